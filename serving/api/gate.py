@@ -1,0 +1,45 @@
+"""What may enter: a request with a valid API key (where keys are set) to a server that is ready. Probes enter always, metrics with a key."""
+
+import secrets
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serving.api.errors import error_response
+from serving.api.lifecycle import Lifecycle, State
+from serving.errors import NotReady, RequestError, Unauthorized
+
+_OPEN_PATHS = frozenset({"/ping", "/health"})
+_ANSWERED_WHILE_LOADING = _OPEN_PATHS | {"/metrics", "/openapi.json", "/docs"}
+_RETRY_AFTER_S = {State.STARTING: "5", State.DRAINING: "1"}
+
+
+class Gate:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, api_keys: Sequence[str]) -> None:
+        self._app = app
+        self._lifecycle = lifecycle
+        self._api_keys = [key.encode() for key in api_keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = self._refusal(scope) if scope["type"] == "http" else None
+        await (self._app if error is None else error_response(error))(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> RequestError | None:
+        path = scope["path"]
+        if self._api_keys and path not in _OPEN_PATHS and not self._has_key(Headers(scope=scope)):
+            return Unauthorized("no valid API key: send one as `Authorization: Bearer KEY`", headers={"WWW-Authenticate": "Bearer"})
+        if self._lifecycle.is_ready or path in _ANSWERED_WHILE_LOADING:
+            return None
+        state = self._lifecycle.snapshot()
+        detail = f" ({state['phase']})" if state["phase"] != state["status"] else ""
+        retry_after = _RETRY_AFTER_S.get(self._lifecycle.state)
+        return NotReady(f"the server is {state['status']}{detail}", headers={"Retry-After": retry_after} if retry_after else None)
+
+    def _has_key(self, headers: Headers) -> bool:
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        # Each key is compared, and in constant time, so that neither content nor position can be measured.
+        matches = [secrets.compare_digest(given.encode(), key) for key in self._api_keys]
+        return scheme.lower() == "bearer" and any(matches)

@@ -1,0 +1,78 @@
+"""How far start-up is, told from the engine's processes to the server's by datagrams on a Unix socket.
+
+vLLM starts its processes itself and hands them nothing but its configuration, so the socket's path travels in `additional_config`.
+A lost or late report is no fault: sending never blocks and never raises.
+"""
+
+import json
+import socket
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from serving.engine.interface import Report
+
+CONFIG_KEY = "tokenport_progress_socket"
+_MAX_DATAGRAM_BYTES = 4096
+
+
+class ProgressListener:
+    """The receiving end. Use as a context manager around start-up; call `drain` now and then."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self.error: str | None = None
+        """The failure an engine process told before it died."""
+
+    def __enter__(self) -> "ProgressListener":
+        self._folder = tempfile.TemporaryDirectory(prefix="tokenport-")
+        self.path = str(Path(self._folder.name) / "progress")
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.bind(self.path)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.drain()
+        self._socket.close()
+        self._folder.cleanup()
+
+    def fileno(self) -> int:
+        """For an event loop to watch."""
+        return self._socket.fileno()
+
+    def drain(self) -> None:
+        """Pass on every report that has arrived."""
+        while True:
+            try:
+                message = json.loads(self._socket.recv(_MAX_DATAGRAM_BYTES))
+            except BlockingIOError:
+                return
+            if "error" in message:
+                self.error = self.error or message["error"]
+            else:
+                self._report(message["phase"], message["fraction"])
+
+
+def send_progress(additional_config: Mapping[str, Any], phase: str, fraction: float | None = None) -> None:
+    """Report from an engine process."""
+    _send(additional_config, {"phase": phase, "fraction": fraction})
+
+
+def send_error(additional_config: Mapping[str, Any], error: BaseException) -> None:
+    """Tell why this engine process is about to die: the exception's text, as one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    _send(additional_config, {"error": text[:1000]})
+
+
+def _send(additional_config: Mapping[str, Any], message: Mapping[str, Any]) -> None:
+    path = additional_config.get(CONFIG_KEY)
+    if path is None:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)
+        try:
+            sender.sendto(json.dumps(message).encode(), path)
+        except OSError:
+            return  # nobody listens any more: start-up is over

@@ -1,0 +1,112 @@
+"""The tree of errors. Everything Tokenport raises on purpose is one of these.
+
+TokenportError
+├── StartError                 the process cannot start; its text is the one line a person acts on
+│   ├── SettingsError          a setting is unknown, malformed or contradicts another
+│   └── ModelUnavailable       the model named cannot be found, fetched or converted
+├── EngineDead                 the engine stopped and will not come back; the process must end
+└── RequestError               one request is refused; carries the HTTP status and the OpenAI error fields
+    ├── InvalidRequest         400: a field is wrong; `param` names it
+    ├── Unauthorized           401: no valid API key
+    ├── UnknownModel           404: `model` is none of those served
+    ├── UnknownRoute           404: no such path
+    ├── MethodNotAllowed       405
+    ├── UnsupportedMediaType   415: the body is not what its content type should say
+    ├── NotReady               503: loading, draining or dead; says which
+    └── EngineFailure          500: the engine failed on this request
+"""
+
+from typing import ClassVar
+
+
+class TokenportError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class StartError(TokenportError):
+    """The process cannot start. The text is one line that says what to do."""
+
+
+class SettingsError(StartError):
+    """A setting is unknown, malformed or contradicts another."""
+
+
+class ModelUnavailable(StartError):
+    """The model cannot be found, fetched or converted."""
+
+
+class EngineDead(TokenportError):
+    """The engine stopped and will not come back."""
+
+
+class RequestError(TokenportError):
+    """One request is refused.
+
+    `param` names the field at fault (dotted path, `None` if no single field is), `headers` go into the response.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "InternalServerError"
+
+    def __init__(self, message: str, *, param: str | None = None, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.headers = headers or {}
+
+    def body(self) -> dict[str, dict[str, str | int | None]]:
+        """The OpenAI error body, in the shape vLLM gives it."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.status}}
+
+
+class InvalidRequest(RequestError):
+    """A field of the request is wrong."""
+
+    status = 400
+    type = "BadRequestError"
+
+
+class Unauthorized(RequestError):
+    """The API key is missing or wrong."""
+
+    status = 401
+    type = "AuthenticationError"
+
+
+class UnknownModel(RequestError):
+    """`model` is none of those served."""
+
+    status = 404
+    type = "NotFoundError"
+
+
+class UnknownRoute(RequestError):
+    """There is nothing at this path."""
+
+    status = 404
+    type = "NotFoundError"
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists, for another method."""
+
+    status = 405
+    type = "MethodNotAllowedError"
+
+
+class UnsupportedMediaType(RequestError):
+    """The content type is not one the route reads."""
+
+    status = 415
+    type = "UnsupportedMediaTypeError"
+
+
+class NotReady(RequestError):
+    """Loading, draining or dead."""
+
+    status = 503
+    type = "ServiceUnavailableError"
+
+
+class EngineFailure(RequestError):
+    """The engine failed on this request."""

@@ -1,0 +1,132 @@
+"""The names settings go by: Tokenport's own, vLLM's, LMI's, the platform's; and those of vLLM's that are refused, with the reason.
+
+A name both Tokenport and vLLM have (model, host, port, api_key, log_level) is Tokenport's.
+"""
+
+import difflib
+import functools
+from collections.abc import Iterable, Mapping
+
+from serving.engine_arguments import Argument, engine_arguments
+from serving.settings_values import WrongValueError
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+OWN = {
+    own.name: own
+    for own in (
+        Argument("model", "str", help="Model to serve: a directory or a Hugging Face id; also the word after `serve`"),
+        Argument("host", "str", default="127.0.0.1", help="Address to listen on"),
+        Argument("port", "int", default=8080, help="Port to listen on, 1 to 65535"),
+        Argument("cache_dir", "str", default="~/.cache/tokenport", help="Directory for converted models and compiled code"),
+        Argument("log_level", "folded", choices=LOG_LEVELS, default="info", help="Least severe messages to log"),
+        Argument("log_requests", "bool", default=False, help="Allow prompts and completions in the log"),
+        Argument("embedded_model", "bool", default=True, help="If no model is named or in /opt/ml/model, fetch and serve the default"),
+        Argument("api_key", "str", many="words", default=[], help="Keys, separated by commas, of which a request must carry one"),
+        Argument("drain_s", "float", default=25.0, help="Seconds that running requests have to finish after SIGTERM"),
+    )
+}
+
+PLAIN = {"HF_MODEL_ID": "model", "SM_NUM_GPUS": "tensor_parallel_size", "SAGEMAKER_BIND_TO_PORT": "port"}
+"""Variables without a prefix that are settings all the same: TGI's, LMI's and SageMaker's."""
+
+LMI_NAMES = {
+    "model_id": "model",
+    "tensor_parallel_degree": "tensor_parallel_size",
+    "pipeline_parallel_degree": "pipeline_parallel_size",
+    "max_rolling_batch_size": "max_num_seqs",
+    "max_rolling_batch_prefill_tokens": "max_num_batched_tokens",
+    "quantize": "quantization",
+    "cpu_offload_gb_per_gpu": "cpu_offload_gb",
+}
+_LMI_DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
+
+LMI_MODES = {
+    "engine": ("python",),
+    "rolling_batch": ("auto", "vllm", "disable"),
+    "async_mode": ("true",),
+    "mpi_mode": ("false",),
+    "entrypoint": ("djl_python.lmi_vllm.vllm_async_service",),
+}
+"""LMI's ways of running, with the values, in lower case, that mean what Tokenport does anyway. Others would not be honoured."""
+
+_SERVER = "it belongs to vLLM's own HTTP server, which Tokenport does not run"
+_LOAD_BALANCING = "it belongs to vLLM's multi-process launcher, which Tokenport does not run; start one container a replica"
+_TLS = f"{_SERVER}; end TLS in front of the container"
+_CORS = f"{_SERVER}; set CORS headers in front of the container"
+_NOT_MOUNTED = "it adds routes outside of /v1, which Tokenport does not serve"
+
+REFUSED = {
+    "config": "name the file with TOKENPORT_CONFIG or --config",
+    "shutdown_timeout": "use drain_s",
+    "log_config_file": "logs are JSON lines in every process; use log_level",
+    "logging_config": "logs are JSON lines in every process; use log_level",
+    "disable_cascade_attn": "vLLM accepts it and does nothing",
+    "uds": f"{_SERVER}; use host and port",
+    "uvicorn_log_level": f"{_SERVER}; use log_level",
+    "disable_uvicorn_access_log": f"{_SERVER}; use log_level",
+    "disable_access_log_for_endpoints": f"{_SERVER}; use log_level",
+    "h11_max_incomplete_event_size": _SERVER,
+    "h11_max_header_count": _SERVER,
+    "root_path": f"{_SERVER}; rewrite paths in front of the container",
+    "middleware": _SERVER,
+    "enable_request_id_headers": _SERVER,
+    "disable_fastapi_docs": f"{_SERVER}; Tokenport serves no documentation pages",
+    "enable_offline_docs": f"{_SERVER}; Tokenport serves no documentation pages",
+    "grpc": "Tokenport serves HTTP only",
+    "grpc_port": "Tokenport serves HTTP only",
+    "allow_credentials": _CORS,
+    "allowed_origins": _CORS,
+    "allowed_methods": _CORS,
+    "allowed_headers": _CORS,
+    "ssl_keyfile": _TLS,
+    "ssl_certfile": _TLS,
+    "ssl_ca_certs": _TLS,
+    "ssl_cert_reqs": _TLS,
+    "ssl_ciphers": _TLS,
+    "enable_ssl_refresh": _TLS,
+    "headless": _LOAD_BALANCING,
+    "api_server_count": _LOAD_BALANCING,
+    "data_parallel_multi_port_external_lb": _LOAD_BALANCING,
+    "data_parallel_supervisor_port": _LOAD_BALANCING,
+    "dp_supervisor_probe_interval_s": _LOAD_BALANCING,
+    "dp_supervisor_probe_timeout_s": _LOAD_BALANCING,
+    "dp_supervisor_probe_failure_threshold": _LOAD_BALANCING,
+    "tokens_only": _NOT_MOUNTED,
+    "enable_scale_out": _NOT_MOUNTED,
+    "enable_tokenizer_info_endpoint": _NOT_MOUNTED,
+    "cohere_is_reasoning_model": f"it shapes answers of /cohere/v2/chat only; {_NOT_MOUNTED}",
+    "enable_server_load_tracking": "it counts for the route /load, which Tokenport does not serve; read /metrics",
+}
+"""vLLM's arguments that would be accepted and not honoured, each with why and what to do instead."""
+
+
+@functools.cache
+def settable() -> Mapping[str, Argument]:
+    """Every name a setting may be given by, in any source, and what it stands for."""
+    vllms = (argument for name, argument in engine_arguments().items() if name not in REFUSED and name not in OWN)
+    return {name: argument for argument in vllms for name in argument.names} | OWN
+
+
+@functools.cache
+def vllm_names() -> frozenset[str]:
+    """Names that vLLM knows: those the prefixes of other containers may carry."""
+    return frozenset(name for argument in engine_arguments().values() for name in argument.names)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like `name`, if any is."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
+
+
+def from_lmi(name: str, value: str) -> tuple[str, str]:
+    """LMI's name and value in vLLM's words.
+
+    Raises:
+        WrongValueError: LMI would size the tensor parallelism itself.
+    """
+    if name == "tensor_parallel_degree" and value.strip().lower() == "max":
+        raise WrongValueError("write the number of GPUs instead of max")
+    if name == "dtype":
+        value = _LMI_DTYPES.get(value, value)
+    return LMI_NAMES.get(name, name), value

@@ -1,0 +1,101 @@
+"""The application around a scripted engine: for exact timing and for faults on cue. What the real engine does is in tests/process."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from serving.api.app import create_app
+from serving.api.context import InFlight
+from serving.api.lifecycle import Lifecycle
+from serving.settings import load_settings
+
+
+class ScriptedChunks:
+    """Gives `texts` one by one, waiting for `gate` before each where there is one; remembers that it was closed."""
+
+    def __init__(self, texts: list[str], gate: asyncio.Semaphore | None = None) -> None:
+        self._texts = iter(texts)
+        self._gate = gate
+        self.closed = False
+
+    def __aiter__(self) -> "ScriptedChunks":
+        return self
+
+    async def __anext__(self) -> str:
+        if self._gate is not None:
+            await self._gate.acquire()
+        try:
+            return next(self._texts)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+class ScriptedEngine:
+    """Answers with whatever the test put into `answer` (an exception is raised), and keeps what it was asked."""
+
+    model_names = ["scripted"]
+
+    def __init__(self) -> None:
+        self.answer: Any = b"{}"
+        self.asked: list[tuple[str, dict[str, Any], str]] = []
+        self.cancelled = asyncio.Event()
+
+    async def openai_app(self, scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": json.dumps({"engine": scope["path"]}).encode()})
+
+    async def generate(self, kind, body, request_id):
+        self.asked.append((kind, body, request_id))
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        if isinstance(self.answer, asyncio.Event):
+            try:
+                await self.answer.wait()
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+        return self.answer
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine()
+
+
+@pytest.fixture
+def lifecycle() -> Lifecycle:
+    lifecycle = Lifecycle()
+    lifecycle.ready()
+    return lifecycle
+
+
+@pytest.fixture
+def environ() -> dict[str, str]:
+    return {}
+
+
+@pytest.fixture
+def in_flight() -> InFlight:
+    return InFlight()
+
+
+@pytest.fixture
+def app(engine, lifecycle, in_flight, environ, tmp_path: Path) -> FastAPI:
+    settings = load_settings([], {"TOKENPORT_CACHE_DIR": str(tmp_path), **environ})
+    return create_app(engine, settings, lifecycle, in_flight)
+
+
+@pytest.fixture
+async def client(app) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
