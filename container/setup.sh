@@ -14,6 +14,7 @@ cpu_torch_index=https://download.pytorch.org/whl/cpu
 
 say() { echo "setup: $*" >&2; }
 fail() { say "$*"; exit 1; }
+apt_install() { DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$1"; }
 hash_of() { cat "$@" | sha256sum | cut -c1-16; }
 pip() { .venv/bin/python -m pip --disable-pip-version-check --no-input "$@"; }
 install_locked() { pip install -qq --no-deps --only-binary :all: --require-hashes --no-compile -r "$1"; }
@@ -26,13 +27,24 @@ choose_device() {
     esac
 }
 
+need() { # PACKAGE CODE: what a minimal Debian lacks and the code finds once the package is there; root need not be asked to install it
+    ! "$PYTHON" -c "$2" 2>/dev/null || return 0
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "installing the system package $1"
+        # The lists of a fresh machine are empty or old, which only the installation tells.
+        { apt_install "$1" || { apt-get update && apt_install "$1"; }; } </dev/null >/dev/null 2>&1 || true
+    fi
+    "$PYTHON" -c "$2" 2>/dev/null || fail "the system package $1 is missing: sudo apt-get install $1, then the same command again"
+}
+
 check_machine() {
     [ "$(uname -sm)" = "Linux x86_64" ] || fail "the locked packages are for Linux x86_64; this is $(uname -sm)"
     command -v "$PYTHON" >/dev/null || fail "no $PYTHON here; install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3"
     local version; version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     "$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' ||
         fail "$PYTHON is $version; the engine needs Python 3.11 to 3.14: make PYTHON=/path/to/python3.11"
-    "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || fail "$PYTHON cannot make virtual environments; install them: apt-get install python$version-venv"
+    need "python$version-venv" 'import ensurepip, venv'
+    if [ "$device" = cpu ]; then need libnuma1 'import ctypes; ctypes.CDLL("libnuma.so.1")'; fi
 }
 
 step() { # NAME CONTENT command...: runs the command unless its content is what is installed
@@ -51,7 +63,6 @@ install_runtime() {
     if [ "$device" = cpu ]; then install_cpu_torch; fi
     install_locked "container/locks/$device.txt"
     compile_bytecode
-    check_libraries
 }
 
 install_cpu_torch() {
@@ -62,14 +73,6 @@ install_cpu_torch() {
 
 compile_bytecode() { # on every core, and without what a start never imports; some packages ship templates that are not Python, hence no failure
     .venv/bin/python -m compileall -q -j 0 -x '/tests?/|/transformers/models/(?!auto/)' .venv/lib >/dev/null 2>&1 || true
-}
-
-check_libraries() { # what the wheels expect of the system: on a minimal Debian one library is missing, and the engine's import would fail
-    local packages missing
-    packages=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
-    missing=$({ LD_LIBRARY_PATH=$packages/torch/lib:.venv/lib ldd "$packages"/vllm/_C*.so 2>/dev/null || true; } |
-        awk '/not found/ && $1 !~ /^lib(torch|c10|cuda|cu|nv)/ {print $1}' | sort -u | sed 's/^libnuma\.so\.1$/libnuma1/' | tr '\n' ' ')
-    [ -z "$missing" ] || fail "the engine needs system libraries: apt-get install ${missing% }, then the same command again"
 }
 
 install_project() { # compat: one path entry, so that a package added later is found without another installation

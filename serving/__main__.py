@@ -64,10 +64,10 @@ def _check(words: list[str]) -> int:
     settings = load_settings([word for word in words if word != "--all"], os.environ)
     rows = describe(settings, all=show_all)
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    for name, value, source in rows:
-        print(f"{name:<{widths[0]}}  {value:<{min(widths[1], 60)}}  {source}")
-    source = _find_model(settings)
-    print(f"\nserves {source.served_name} from {source.location or 'the embedded model'}")
+    for name, value, origin in rows:
+        print(f"{name:<{widths[0]}}  {value:<{min(widths[1], 60)}}  {origin}")
+    model = _find_model(settings)
+    print(f"\nserves {model.served_name} from {model.location or 'the embedded model'}")
     return 0
 
 
@@ -83,7 +83,7 @@ def _serve(words: list[str]) -> int:
     from serving.logs import configure_logging
 
     def announce() -> None:
-        address = f"http://{settings.host if settings.host != '0.0.0.0' else '127.0.0.1'}:{settings.port}"  # noqa: S104 - compared, not bound
+        address = f"http://{settings.host if settings.host != '0.0.0.0' else '127.0.0.1'}:{settings.port}"
         print(f"Tokenport is ready: {source.served_name} on {address} after {time.monotonic() - started:.1f} s")
         print(f"Try: curl {address}/invocations -H 'Content-Type: application/json' -d '{_EXAMPLE}'", flush=True)
 
@@ -107,7 +107,7 @@ def _find_model(settings: Settings) -> ModelSource:
     return find_model(settings.model, embedded_allowed=settings.embedded_model)
 
 
-_EXAMPLE = '{"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 32}'
+_EXAMPLE = '{"messages": [{"role": "user", "content": "What is the chemical symbol for water?"}], "max_tokens": 32}'
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ free-form (a JSON schema, extra arguments) ends the walk.
 
 import collections.abc
 import difflib
+import functools
+import operator
 import types
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -64,8 +66,9 @@ def _unknown(expected: Any, value: Any, path: tuple[str | int, ...]) -> Iterator
     elif isinstance(value, list):
         items = [get_args(member)[0] for member in members if get_origin(member) in _SEQUENCES]
         if items:
+            union = functools.reduce(operator.or_, items)
             for index, item in enumerate(value):
-                yield from _unknown(Union[tuple(items)], item, (*path, index))
+                yield from _unknown(union, item, (*path, index))
 
 
 def _members(annotation: Any) -> Iterator[Any]:

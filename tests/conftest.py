@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -78,9 +79,7 @@ class Server:
 
     def engine_pid(self) -> int:
         """The engine core's process: the child that holds the model."""
-        children = subprocess.run(["ps", "-o", "pid=,rss=", "--ppid", str(self.process.pid)], capture_output=True, text=True, check=True)
-        rows = [line.split() for line in children.stdout.splitlines()]
-        return max(((int(rss), int(pid)) for pid, rss in rows))[1]
+        return max(psutil.Process(self.process.pid).children(), key=lambda child: child.memory_info().rss).pid
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """The routes, all of them, and what surrounds them. Outside in: request context, gate, router; then vLLM's own routes for what is left."""
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 

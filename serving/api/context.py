@@ -46,7 +46,7 @@ class InFlight:
 
 
 class RequestContext:
-    """ASGI middleware. The id is the client's (`X-Request-Id`, SageMaker's `Inference-Id`) or a new one; it is in the response and the log."""
+    """ASGI middleware. The id is the client's (`X-Request-Id`, SageMaker's `Inference-Id`) or a new one; response and log carry it."""
 
     def __init__(self, app: ASGIApp, in_flight: InFlight) -> None:
         self._app = app

@@ -2,8 +2,9 @@
 
 import logging
 
-from fastapi import HTTPException, Request
+from fastapi import Request
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from serving.errors import EngineFailure, MethodNotAllowed, RequestError, UnknownRoute
 

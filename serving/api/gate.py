@@ -1,4 +1,4 @@
-"""What may enter: a request with a valid API key (where keys are set) to a server that is ready. Probes enter always, metrics with a key."""
+"""What may enter: a request with a valid API key (where keys are set) to a server that is ready. `/ping` is always open."""
 
 import secrets
 from collections.abc import Sequence

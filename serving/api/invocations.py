@@ -58,6 +58,8 @@ async def _unless_gone(request: Request, work: Awaitable[bytes | Chunks]) -> byt
         leaving.cancel()
         if not answering.done():
             answering.cancel()
+            # Whatever it ends with, nobody is left to hear it.
+            await asyncio.gather(answering, return_exceptions=True)
 
 
 async def _disconnected(request: Request) -> None:

@@ -21,5 +21,7 @@ def bind(settings: Settings) -> socket.socket:
         listener.bind((settings.host, settings.port))
         listener.listen(_BACKLOG)
     except OSError as error:
-        raise StartError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; set TOKENPORT_PORT or TOKENPORT_HOST") from error
+        raise StartError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; set TOKENPORT_PORT or TOKENPORT_HOST"
+        ) from error
     return listener

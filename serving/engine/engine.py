@@ -167,7 +167,7 @@ def _parse(arguments: dict[str, Any]) -> Namespace:
     from vllm.tool_parsers import ToolParserManager
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    class Parser(FlexibleArgumentParser):  # type: ignore[misc]
+    class Parser(FlexibleArgumentParser):
         def error(self, message: str) -> NoReturn:
             raise SettingsError(_one_line(message))
 

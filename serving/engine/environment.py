@@ -1,4 +1,4 @@
-"""The environment that vLLM's processes inherit: nothing phones home, logs are ours, the CPU is used. Pure but for finding Intel's library."""
+"""The environment that vLLM's processes inherit: nothing phones home, logs are ours, all of the CPU is used."""
 
 import importlib.metadata
 import sys

@@ -23,8 +23,8 @@ from vllm.entrypoints.serve.middleware.register import init_entrypoints_middlewa
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from serving.engine.interface import Chunks, Kind
-from serving.strict import invalid_request, refuse_unknown_fields
 from serving.errors import EngineFailure, InvalidRequest, NotReady, RequestError, UnknownModel
+from serving.strict import invalid_request, refuse_unknown_fields
 
 _PREFIX = "data: "
 _DONE = "[DONE]"

@@ -35,9 +35,9 @@ def _leave_discarded_seeds_alone() -> None:
     """A seeded request whose prompt is split over several steps kills vLLM 0.32's CPU engine.
 
     Every step samples for every row; of a row whose prompt is not finished the sample is thrown away, and the row's generator is wound back
-    by `Generator.set_offset`, which only CUDA's generators have: on the CPU it raises, and the engine dies. While a step samples, such rows'
-    generators are set aside here, so nothing is drawn from them and nothing has to be wound back: the same tokens for the same seed,
-    however the prompt was split.
+    by `Generator.set_offset`, which only CUDA's generators have: on the CPU it raises, and the engine dies. While a step samples, the
+    generators of such rows are set aside here, so nothing is drawn from them and nothing has to be wound back: the same tokens for the
+    same seed, however the prompt was split.
     """
     from vllm.platforms import current_platform
 

@@ -42,11 +42,11 @@ class ScriptedChunks:
 class ScriptedEngine:
     """Answers with whatever the test put into `answer` (an exception is raised), and keeps what it was asked."""
 
-    model_names = ["scripted"]
-
     def __init__(self) -> None:
+        self.model_names = ["scripted"]
         self.answer: Any = b"{}"
         self.asked: list[tuple[str, dict[str, Any], str]] = []
+        self.was_asked = asyncio.Event()
         self.cancelled = asyncio.Event()
 
     async def openai_app(self, scope, receive, send):
@@ -55,6 +55,7 @@ class ScriptedEngine:
 
     async def generate(self, kind, body, request_id):
         self.asked.append((kind, body, request_id))
+        self.was_asked.set()
         if isinstance(self.answer, BaseException):
             raise self.answer
         if isinstance(self.answer, asyncio.Event):

@@ -157,8 +157,7 @@ async def test_leaving_before_the_answer_cancels_the_generation(app, engine, in_
     engine.answer = asyncio.Event()
     connection = Connection(CHAT)
     running = asyncio.create_task(app(connection.scope, connection.receive, connection.send))
-    while not engine.asked:
-        await asyncio.sleep(0)
+    await asyncio.wait_for(engine.was_asked.wait(), 1)
     assert in_flight.count == 1
     connection.leave.set()
     await asyncio.wait_for(engine.cancelled.wait(), 1)

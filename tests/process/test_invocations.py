@@ -1,6 +1,7 @@
 """`/invocations` in its three forms, streamed and whole, against the real engine."""
 
 import json
+import re
 import time
 
 import httpx
@@ -9,9 +10,10 @@ import pytest
 from tests.conftest import MAX_MODEL_LEN, MODEL
 
 pytestmark = pytest.mark.engine
-CHAT = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0, "max_tokens": 20}
-COMPLETION = {"prompt": "The capital of France is", "temperature": 0, "max_tokens": 5}
-TGI = {"inputs": "The capital of France is", "parameters": {"max_new_tokens": 5}}
+# Questions whose greedy answer is far from a tie, so that rounding on another CPU does not change it.
+CHAT = {"messages": [{"role": "user", "content": "What is the chemical symbol for water?"}], "temperature": 0, "max_tokens": 20}
+COMPLETION = {"prompt": "The chemical symbol for water is", "temperature": 0, "max_tokens": 5}
+TGI = {"inputs": "The chemical symbol for water is", "parameters": {"max_new_tokens": 5}}
 
 
 def events(text: str) -> list[dict]:
@@ -30,7 +32,7 @@ def text_of(form: dict, body: dict) -> str:
 def test_whole_answer(http, form):
     answer = http.post("/invocations", json=form)
     assert answer.status_code == 200, answer.text
-    assert "Paris" in text_of(form, answer.json())
+    assert "H2O" in text_of(form, answer.json()).replace("₂", "2")
 
 
 @pytest.mark.parametrize("form", [CHAT, COMPLETION, TGI], ids=["messages", "prompt", "inputs"])
@@ -57,7 +59,8 @@ def test_chunks_arrive_one_by_one_while_tokens_are_made(http):
         for line in answer.iter_lines():
             if line.startswith("data: {"):
                 arrivals.append(time.monotonic())
-    assert len(arrivals) >= 40
+    # Not one a token: of half a character there is no text yet.
+    assert len(arrivals) >= 30
     # A buffered answer arrives at once; here the last half takes about half of the time.
     assert (arrivals[-1] - arrivals[len(arrivals) // 2]) > 0.2 * (arrivals[-1] - arrivals[0])
 
@@ -106,7 +109,9 @@ def test_a_prompt_longer_than_the_context_is_told_both_numbers(http, path):
     assert answer.status_code == 400
     message = answer.json()["error"]["message"]
     assert str(MAX_MODEL_LEN) in message
-    assert any(3000 <= int(word.strip(".,()")) <= 3010 for word in message.split() if word.strip(".,()").isdigit())
+    # vLLM stops counting once the prompt is known to be too long, and says so: "at least".
+    numbers = [int(number) for number in re.findall(r"\d+", message)]
+    assert any(MAX_MODEL_LEN < number <= 3010 for number in numbers)
 
 
 def test_an_unknown_model_is_told_the_known_ones(http):
@@ -134,7 +139,7 @@ def test_a_wrong_content_type_is_refused(http, path):
 
 def test_what_a_client_was_sent_it_may_send_back(http):
     message = http.post("/invocations", json=CHAT).json()["choices"][0]["message"]
-    messages = [*CHAT["messages"], message, {"role": "user", "content": "And of Italy?"}]
+    messages = [*CHAT["messages"], message, {"role": "user", "content": "And for salt?"}]
     assert http.post("/invocations", json=CHAT | {"messages": messages}).status_code == 200
 
 
@@ -150,7 +155,9 @@ def test_details_name_the_tokens(http):
     assert "".join(token["text"] for token in answer["details"]["tokens"]) == answer["generated_text"]
 
 
-@pytest.mark.parametrize("path", ["/sleep", "/collective_rpc", "/scale_elastic_ep", "/inference/v1/abort_requests", "/v1/load_lora_adapter"])
+@pytest.mark.parametrize(
+    "path", ["/sleep", "/collective_rpc", "/scale_elastic_ep", "/inference/v1/abort_requests", "/v1/load_lora_adapter"]
+)
 def test_no_administrative_route_is_reachable(http, path):
     assert http.post(path, json={}).status_code == 404
 
@@ -164,6 +171,8 @@ def test_the_request_id_goes_all_the_way(http, server):
 
 def test_neither_prompt_nor_completion_is_logged(http, server):
     httpx.post(f"{server.url}/invocations", json={"prompt": "zyxwv-secret-prompt", "max_tokens": 4}, timeout=60)
-    httpx.post(f"{server.url}/v1/chat/completions", json={"messages": [{"role": "user", "content": "zyxwv-secret-prompt"}], "n": 0}, timeout=60)
+    httpx.post(
+        f"{server.url}/v1/chat/completions", json={"messages": [{"role": "user", "content": "zyxwv-secret-prompt"}], "n": 0}, timeout=60
+    )
     httpx.post(f"{server.url}/invocations", json={"messages": [{"role": "user", "content": ["zyxwv-secret-prompt"]}]}, timeout=60)
     assert "zyxwv-secret-prompt" not in server.stderr.read_text() + server.stdout.read_text()

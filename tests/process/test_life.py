@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -66,9 +67,10 @@ def test_a_killed_engine_ends_the_process_after_telling_the_stream(tmp_path, cac
 
 
 def run_serve(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "serving", "serve", "--port", str(free_port()), *words]
+    command = [sys.executable, "-m", "serving", "serve", *words]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TOKENPORT_")}
-    return subprocess.run(command, cwd=ROOT, env=inherited | environ, capture_output=True, text=True, timeout=120)
+    settings = {"TOKENPORT_PORT": str(free_port())} | environ
+    return subprocess.run(command, cwd=ROOT, env=inherited | settings, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize(
@@ -98,8 +100,6 @@ def test_a_setting_that_only_the_engine_can_judge_is_told_in_the_last_line(cache
 
 
 def test_a_port_in_use_is_told_in_one_line():
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -9,11 +9,12 @@ import pytest
 from tests.conftest import MODEL
 
 pytestmark = pytest.mark.engine
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+QUESTION = [{"role": "user", "content": "What is the chemical symbol for water?"}]
 WEATHER = {
     "type": "function",
     "function": {
         "name": "get_weather",
+        "strict": True,
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
 }
@@ -31,7 +32,7 @@ def test_models_lists_the_served_name(client):
 
 def test_chat_answers(client):
     answer = client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0, max_tokens=20)
-    assert "Paris" in answer.choices[0].message.content
+    assert "H2O" in answer.choices[0].message.content
     assert answer.usage.completion_tokens <= 20
 
 
@@ -41,7 +42,7 @@ def test_chat_streams_and_tells_usage_when_asked(client):
     )
     chunks = list(stream)
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    assert "Paris" in text
+    assert "H2O" in text
     assert chunks[-1].usage.completion_tokens > 1
     assert sum(1 for chunk in chunks if chunk.choices) > 3
 
@@ -85,8 +86,8 @@ def test_structured_output_follows_the_schema(client):
 
 
 def test_the_responses_api_is_there(client):
-    answer = client.responses.create(model=MODEL, input="What is the capital of France?", temperature=0, max_output_tokens=20)
-    assert "Paris" in answer.output_text
+    answer = client.responses.create(model=MODEL, input="What is the chemical symbol for water?", temperature=0, max_output_tokens=20)
+    assert "H2O" in answer.output_text
 
 
 @pytest.mark.parametrize("model", ["", "smollm2-135m-instruct"])
@@ -115,7 +116,11 @@ def test_a_bad_field_is_a_400_that_names_it(client, bad, named):
 def test_64_streams_at_once_all_end_as_they_should(client):
     def stream(number: int) -> tuple[int, str | None]:
         chunks = client.chat.completions.create(
-            model=MODEL, messages=[{"role": "user", "content": f"Count from {number}."}], max_tokens=16, stream=True, extra_body={"ignore_eos": True}
+            model=MODEL,
+            messages=[{"role": "user", "content": f"Count from {number}."}],
+            max_tokens=16,
+            stream=True,
+            extra_body={"ignore_eos": True},
         )
         seen = [chunk.choices[0] for chunk in chunks]
         return len(seen), seen[-1].finish_reason

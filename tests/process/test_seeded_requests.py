@@ -17,7 +17,12 @@ def chat(http, seed: int, question: str = "Write a sentence about the sea.") -> 
 def test_64_seeded_streams_at_once(http, server):
     # 64 prompts of some 40 tokens over steps of at most 256: several are cut in two.
     def stream(seed: int) -> str:
-        body = {"messages": [{"role": "user", "content": f"{seed}: Write a sentence about the sea."}], "max_tokens": 12, "seed": seed, "stream": True}
+        body = {
+            "messages": [{"role": "user", "content": f"{seed}: Write a sentence about the sea."}],
+            "max_tokens": 12,
+            "seed": seed,
+            "stream": True,
+        }
         answer = http.post("/invocations", json=body)
         assert answer.status_code == 200, answer.text
         return answer.text

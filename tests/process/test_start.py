@@ -9,7 +9,7 @@ pytestmark = pytest.mark.engine
 
 
 def test_ping_answers_from_the_first_moments_on_and_names_each_phase(server):
-    seconds, status, body = server.pings[0]
+    _, status, body = server.pings[0]
     assert status == 503
     assert body["status"] == "starting"
     # The first answer came while the engine's import, by far the longest step, was still ahead or running.

