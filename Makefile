@@ -29,5 +29,5 @@ lock: ## compile container/locks; ARGS=--upgrade takes newer versions
 	@container/locks/compile.sh $(ARGS)
 
 clean: ## remove .venv and every cache
-	@rm -rf .venv .venv-lock build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-lock .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -61,12 +61,14 @@ LOADS = (Load("1 stream", 1, 20, 96), Load("32 streams", 32, 20, 64), Load("pref
 def contestants() -> list[Contestant]:
     """Tokenport as it starts by itself; vLLM as it starts by itself; vLLM with the flags and variables that Tokenport chooses."""
     libiomp = Path(sys.prefix) / "lib" / "libiomp5.so"
-    tuned = {"LD_PRELOAD": str(libiomp), "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
+    # vLLM would load Tokenport's plugin, which is installed beside it.
+    bare = {"VLLM_PLUGINS": ""}
+    tuned = bare | {"LD_PRELOAD": str(libiomp), "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
     return [
         Contestant(
             "tokenport", [sys.executable, "-m", "serving", "serve", "{model}", "--port", "{port}", "--max-model-len", str(_MAX_MODEL_LEN)]
         ),
-        Contestant("vllm defaults", [*_VLLM, "--model", "{model}", "--port", "{port}"]),
+        Contestant("vllm defaults", [*_VLLM, "--model", "{model}", "--port", "{port}"], bare),
         Contestant("vllm tuned", [*_VLLM, "--model", "{model}", "--port", "{port}", "--enforce-eager", "--dtype", "bfloat16"], tuned),
     ]
 

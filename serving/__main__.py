@@ -79,7 +79,7 @@ def _serve(words: list[str]) -> int:
     # What takes long to import comes after the socket: from here on a connection is accepted, if not yet answered.
     from serving.api.server import serve
     from serving.engine.engine import VllmEngine
-    from serving.engine.environment import engine_environment
+    from serving.engine.environment import LOG_CONFIG, engine_environment
     from serving.logs import configure_logging
 
     def announce() -> None:
@@ -88,15 +88,15 @@ def _serve(words: list[str]) -> int:
         print(f"Try: curl {address}/invocations -H 'Content-Type: application/json' -d '{_EXAMPLE}'", flush=True)
 
     with tempfile.TemporaryDirectory(prefix="tokenport-") as folder:
-        log_config = Path(folder) / "logging.json"
-        configure_logging(settings.log_level, log_requests=settings.log_requests, config_file=log_config)
+        run_folder = Path(folder)
+        configure_logging(settings.log_level, log_requests=settings.log_requests, config_file=run_folder / LOG_CONFIG)
         os.environ.update(
             engine_environment(
                 settings,
                 os.environ,
                 is_local_model=source.kind != "hub",
                 allowed_cpus=sorted(os.sched_getaffinity(0)),
-                log_config=log_config,
+                run_folder=run_folder,
             )
         )
         asyncio.run(serve(VllmEngine(settings, source), settings, listener, announce))

@@ -27,8 +27,8 @@ OWN = {
     )
 }
 
-PLAIN = {"HF_MODEL_ID": "model", "SM_NUM_GPUS": "tensor_parallel_size", "SAGEMAKER_BIND_TO_PORT": "port"}
-"""Variables without a prefix that are settings all the same: TGI's, LMI's and SageMaker's."""
+PLAIN = {"HF_MODEL_ID": "model", "VLLM_API_KEY": "api_key", "SM_NUM_GPUS": "tensor_parallel_size", "SAGEMAKER_BIND_TO_PORT": "port"}
+"""Variables without a prefix that are settings all the same: TGI's, vLLM's, LMI's and SageMaker's."""
 
 LMI_NAMES = {
     "model_id": "model",

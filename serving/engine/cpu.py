@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_MEMORY_SHARE = 0.8
-"""Of the memory that is free, what the engine may take: the rest is left for the page cache and the neighbours."""
+_MEMORY_SHARE = 0.5
+"""Of the memory that is free, what the engine takes. vLLM fills its KV cache at start, so this is memory in use from the first second, and
+vLLM looks again some seconds later whether it is still free: the other half is for the neighbours."""
 
 
 @dataclass(frozen=True)

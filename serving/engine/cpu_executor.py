@@ -5,17 +5,24 @@ engine core starts (`cpu.py`), so the third process would cost its start (a Pyth
 each side of the queue between the two, for nothing.
 """
 
+import logging
+
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from serving.engine.progress import send_error
 
 
+logger = logging.getLogger("tokenport.engine")
+
+
 class InProcessExecutor(UniProcExecutor):
-    """One rank, in the process that schedules. A failure to start is told to the server before it is raised."""
+    """One rank, in the process that schedules. A failure to start is logged whole, told to the server in one line, and ends the process."""
 
     def _init_executor(self) -> None:
         try:
             super()._init_executor()
         except Exception as error:
+            logger.error("the model did not load", exc_info=True)
             send_error(self.vllm_config.additional_config, error)
-            raise
+            # An exception would be logged again by vLLM and printed, as plain text, by multiprocessing.
+            raise SystemExit(1) from error

@@ -207,12 +207,20 @@ async def _on_thread(work: Callable[[], _T]) -> _T:
 
 def _end_children() -> None:
     """End the processes that vLLM has started and not ended itself."""
-    children = psutil.Process().children(recursive=True)
+    children = [child for child in psutil.Process().children(recursive=True) if not _is_resource_tracker(child)]
     for child in children:
         child.terminate()
     _, alive = psutil.wait_procs(children, timeout=_STOP_DEADLINE_S)
     for child in alive:
         child.kill()
+
+
+def _is_resource_tracker(process: psutil.Process) -> bool:
+    """multiprocessing's own helper: it ignores SIGTERM, and ends by itself, cleaning up shared memory, when this process has ended."""
+    try:
+        return any("resource_tracker" in word for word in process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _one_line(error: object) -> str:

@@ -10,6 +10,9 @@ from serving.engine.cpu import find_cores, openmp_environment
 from serving.settings import Settings
 
 
+LOG_CONFIG = "logging.json"
+
+
 def runs_on_cpu() -> bool:
     """Whether the vLLM installed is the CPU build, which has a distribution name of its own."""
     try:
@@ -20,10 +23,12 @@ def runs_on_cpu() -> bool:
 
 
 def engine_environment(
-    settings: Settings, environ: Mapping[str, str], *, is_local_model: bool, allowed_cpus: Sequence[int], log_config: Path
+    settings: Settings, environ: Mapping[str, str], *, is_local_model: bool, allowed_cpus: Sequence[int], run_folder: Path
 ) -> dict[str, str]:
-    """Variables to add to this process's environment before vLLM is imported."""
-    required = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_CONFIG_PATH": str(log_config)}
+    """Variables to add to this process's environment before vLLM is imported. `run_folder` goes with this process: vLLM's sockets are made
+    there, and it holds the logging configuration."""
+    required = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_RPC_BASE_PATH": str(run_folder)}
+    required["VLLM_LOGGING_CONFIG_PATH"] = str(run_folder / LOG_CONFIG)
     if is_local_model:
         # Everything needed is in the folder: a look at the hub would only delay the start, or hang it where there is no network.
         required |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}

@@ -79,6 +79,6 @@ def test_more_ranks_than_cores_still_name_a_core_each():
 
 
 def test_memory_is_a_share_of_what_is_free_as_a_fraction_of_all():
-    assert memory_fraction(50, 100, 1) == 0.4
-    assert memory_fraction(50, 100, 2) == 0.2
+    assert memory_fraction(50, 100, 1) == 0.25
+    assert memory_fraction(50, 100, 2) == 0.12
     assert memory_fraction(1, 1000, 1) == 0.01
