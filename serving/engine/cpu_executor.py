@@ -11,7 +11,6 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from serving.engine.progress import send_error
 
-
 logger = logging.getLogger("tokenport.engine")
 
 

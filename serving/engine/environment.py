@@ -9,7 +9,6 @@ from serving.engine.args import num_ranks
 from serving.engine.cpu import find_cores, openmp_environment
 from serving.settings import Settings
 
-
 LOG_CONFIG = "logging.json"
 
 
