@@ -1,4 +1,4 @@
-"""Tokenport's CPU defaults against bare vLLM's, side by side: same machine, same model folder, same requests over HTTP, rounds A B C A B C.
+"""Tokenport's CPU defaults against bare vLLM's, side by side: same machine, model and requests over HTTP, in rounds A B C D A B C D.
 
     python -m benchmarks.cpu_defaults MODEL_FOLDER --out benchmarks/results/FILE.json
 
@@ -59,7 +59,7 @@ LOADS = (Load("1 stream", 1, 20, 96), Load("32 streams", 32, 20, 64), Load("pref
 
 
 def contestants() -> list[Contestant]:
-    """Tokenport as it starts by itself; vLLM as it starts by itself; vLLM with the flags and variables that Tokenport chooses."""
+    """Tokenport and vLLM as each starts by itself; vLLM uncompiled; vLLM with the choices that Tokenport makes."""
     libiomp = Path(sys.prefix) / "lib" / "libiomp5.so"
     # vLLM would load Tokenport's plugin, which is installed beside it.
     bare = {"VLLM_PLUGINS": ""}
@@ -69,6 +69,7 @@ def contestants() -> list[Contestant]:
             "tokenport", [sys.executable, "-m", "serving", "serve", "{model}", "--port", "{port}", "--max-model-len", str(_MAX_MODEL_LEN)]
         ),
         Contestant("vllm defaults", [*_VLLM, "--model", "{model}", "--port", "{port}"], bare),
+        Contestant("vllm defaults, eager", [*_VLLM, "--model", "{model}", "--port", "{port}", "--enforce-eager"], bare),
         Contestant("vllm tuned", [*_VLLM, "--model", "{model}", "--port", "{port}", "--enforce-eager", "--dtype", "bfloat16"], tuned),
     ]
 
@@ -142,20 +143,18 @@ async def _request(client: httpx.AsyncClient, load: Load, number: int) -> list[f
     return arrivals
 
 
-def run(model: str, rounds: int, log: Path) -> list[dict[str, Any]]:
-    """All rounds, one row a contestant and round."""
-    rows = []
+def run(model: str, rounds: int, log: Path) -> Iterator[dict[str, Any]]:
+    """All rounds, one row a contestant and round, each as soon as it is measured."""
     for number in range(rounds):
         for contestant in contestants():
             with running(contestant, model, log) as (url, start_s):
                 asyncio.run(measure(url, LOADS[1]))  # warm-up
                 figures = {load.name: [asyncio.run(measure(url, load)) for _ in range(3)] for load in LOADS}
-            rows.append({"contestant": contestant.name, "round": number, "start_s": start_s, "loads": figures})
-            print(contestant.name, f"started in {start_s:.0f} s", {name: round(_best(figures[name]), 1) for name in figures}, flush=True)
-    return rows
+            yield {"contestant": contestant.name, "round": number, "start_s": start_s, "loads": figures}
+            print(contestant.name, f"started in {start_s:.0f} s", {name: round(_median(figures[name]), 1) for name in figures}, flush=True)
 
 
-def _best(measured: list[dict[str, float]]) -> float:
+def _median(measured: list[dict[str, float]]) -> float:
     return statistics.median(row["tokens_per_s"] for row in measured)
 
 
@@ -164,10 +163,10 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     table: dict[str, dict[str, float]] = {}
     for contestant in dict.fromkeys(row["contestant"] for row in rows):
         own = [row for row in rows if row["contestant"] == contestant]
-        table[contestant] = {load.name: statistics.median(_best(row["loads"][load.name]) for row in own) for load in LOADS}
+        table[contestant] = {load.name: statistics.median(_median(row["loads"][load.name]) for row in own) for load in LOADS}
         table[contestant]["start_s"] = statistics.median(row["start_s"] for row in own)
     for contestant in list(table):
-        if contestant != "tokenport":
+        if "tokenport" in table and contestant != "tokenport":
             table[f"tokenport / {contestant}"] = {name: table["tokenport"][name] / value for name, value in table[contestant].items()}
     return table
 
@@ -196,19 +195,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--log", type=Path, default=Path(os.devnull), help="where the servers' output goes")
     options = parser.parse_args()
-    rows = run(options.model, options.rounds, options.log)
-    result = {
+    result: dict[str, Any] = {
         "schema_version": 1,
         "command": f"python -m benchmarks.cpu_defaults MODEL_FOLDER --rounds {options.rounds}",
         "model": Path(options.model).name,
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": machine(),
         "loads": [load.__dict__ for load in LOADS],
-        "summary_tokens_per_s": summary(rows),
-        "rows": rows,
+        "rows": [],
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    for row in run(options.model, options.rounds, options.log):
+        # Written after every row, so that stopping early loses nothing.
+        result["rows"].append(row)
+        result["summary_tokens_per_s"] = summary(result["rows"])
+        result["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result["summary_tokens_per_s"], indent=1))
 
 

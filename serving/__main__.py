@@ -107,7 +107,7 @@ def _find_model(settings: Settings) -> ModelSource:
     return find_model(settings.model, embedded_allowed=settings.embedded_model)
 
 
-_EXAMPLE = '{"messages": [{"role": "user", "content": "What is the chemical symbol for water?"}], "max_tokens": 32}'
+_EXAMPLE = '{"messages": [{"role": "user", "content": "What is the chemical symbol for water?"}], "temperature": 0}'
 
 
 if __name__ == "__main__":
