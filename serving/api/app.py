@@ -26,6 +26,7 @@ def create_app(engine: Engine, settings: Settings, lifecycle: Lifecycle, in_flig
     app = FastAPI(
         title="Tokenport",
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
         middleware=[
             Middleware(RequestContext, in_flight=in_flight),

@@ -11,7 +11,7 @@ from serving.api.lifecycle import Lifecycle, State
 from serving.errors import NotReady, RequestError, Unauthorized
 
 _OPEN_PATHS = frozenset({"/ping", "/health"})
-_ANSWERED_WHILE_LOADING = _OPEN_PATHS | {"/metrics", "/openapi.json", "/docs"}
+_ANSWERED_WHILE_LOADING = _OPEN_PATHS | {"/metrics", "/openapi.json"}
 _RETRY_AFTER_S = {State.STARTING: "5", State.DRAINING: "1"}
 
 

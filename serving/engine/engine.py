@@ -154,9 +154,12 @@ class VllmEngine:
 
         assert self._client is not None  # noqa: S101 - called after _launch
         prompt: Any = {"prompt_token_ids": [0]}
-        async with asyncio.timeout(_FIRST_TOKEN_DEADLINE_S):
-            async for _ in self._client.generate(prompt, SamplingParams(max_tokens=1), "tokenport-first-token"):
-                pass
+        try:
+            async with asyncio.timeout(_FIRST_TOKEN_DEADLINE_S):
+                async for _ in self._client.generate(prompt, SamplingParams(max_tokens=1), "tokenport-first-token"):
+                    pass
+        except TimeoutError as error:
+            raise StartError(f"the engine is up but produced no token within {_FIRST_TOKEN_DEADLINE_S:.0f} s") from error
 
 
 def _parse(arguments: dict[str, Any]) -> Namespace:
