@@ -1,7 +1,7 @@
 """The life of the server as a state machine with no I/O.
 
-STARTING -> READY -> DRAINING -> STOPPED, and from each of the first three -> FAILED. While STARTING, `phase` tells what is being done and
-`fraction` how far it is. Everything that must know whether to serve reads this object; nothing here waits or asks the engine.
+STARTING -> READY <-> STALLED, from all three -> DRAINING -> STOPPED, and from all four -> FAILED. While STARTING, `phase` tells what is
+being done and `fraction` how far it is. Everything that must know whether to serve reads this object; nothing here waits or asks.
 """
 
 from enum import StrEnum
@@ -12,6 +12,7 @@ class State(StrEnum):
 
     STARTING = "starting"
     READY = "ready"
+    STALLED = "stalled"
     DRAINING = "draining"
     STOPPED = "stopped"
     FAILED = "failed"
@@ -19,7 +20,8 @@ class State(StrEnum):
 
 _NEXT: dict[State, frozenset[State]] = {
     State.STARTING: frozenset({State.READY, State.DRAINING, State.FAILED}),
-    State.READY: frozenset({State.DRAINING, State.FAILED}),
+    State.READY: frozenset({State.STALLED, State.DRAINING, State.FAILED}),
+    State.STALLED: frozenset({State.READY, State.DRAINING, State.FAILED}),
     State.DRAINING: frozenset({State.STOPPED, State.FAILED}),
     State.STOPPED: frozenset(),
     State.FAILED: frozenset(),
@@ -46,8 +48,12 @@ class Lifecycle:
             self.phase, self.fraction = phase, fraction
 
     def ready(self) -> None:
-        """A token has been produced."""
+        """A token has been produced, for the first time or after a standstill."""
         self._move(State.READY)
+
+    def stall(self, reason: str) -> None:
+        """There is work, and the engine does not get on."""
+        self._move(State.STALLED, reason)
 
     def drain(self, reason: str) -> None:
         """No new requests; those running go on."""

@@ -12,10 +12,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from serving.api.app import create_app
 from serving.api.context import InFlight
+from serving.api.custom_code import CustomCode
 from serving.api.lifecycle import Lifecycle
+from serving.api.watch import watch
 from serving.engine.interface import Engine
 from serving.errors import EngineDead, StartError
 from serving.settings import Settings
@@ -24,7 +27,10 @@ logger = logging.getLogger("tokenport.server")
 
 _T = TypeVar("_T")
 _TELL_STREAMS_S = 2.0
-"""How long open streams may take to pass on that the engine has died."""
+"""How long open streams may take to pass on that the engine has died, or that they are ended."""
+_TELL_AT_ONCE_S = 0.5
+"""The same after a second signal."""
+_CUT_AGAIN_S = 0.1
 
 
 class _Server(uvicorn.Server):
@@ -35,7 +41,23 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(engine: Engine, settings: Settings, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+def http_config(app: ASGIApp, max_body_bytes: int) -> uvicorn.Config:
+    """How uvicorn serves `app`. A frame on a socket may be as large as a body; compressing small frames costs more than it saves."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=1,
+        ws="websockets-sansio",
+        ws_max_size=max_body_bytes,
+        ws_per_message_deflate=False,
+    )
+
+
+async def serve(
+    engine: Engine, settings: Settings, listener: socket.socket, on_ready: Callable[[], None], custom_code: CustomCode | None = None
+) -> None:
     """Serve until told to stop.
 
     Raises:
@@ -43,12 +65,12 @@ async def serve(engine: Engine, settings: Settings, listener: socket.socket, on_
         EngineDead: it came up and died.
     """
     lifecycle, in_flight = Lifecycle(), InFlight()
-    app = create_app(engine, settings, lifecycle, in_flight)
-    server = _Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1))
+    app = create_app(engine, settings, lifecycle, in_flight, custom_code)
+    server = _Server(http_config(app, settings.max_body_bytes))
     stop = _StopSignal()
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        await _live(engine, settings, lifecycle, in_flight, stop, on_ready)
+        await _live(engine, settings, lifecycle, in_flight, stop, on_ready, custom_code)
     except (StartError, EngineDead) as error:
         lifecycle.fail(str(error))
         await in_flight.wait_idle(_TELL_STREAMS_S)
@@ -60,22 +82,44 @@ async def serve(engine: Engine, settings: Settings, listener: socket.socket, on_
 
 
 async def _live(
-    engine: Engine, settings: Settings, lifecycle: Lifecycle, in_flight: InFlight, stop: "_StopSignal", on_ready: Callable[[], None]
+    engine: Engine,
+    settings: Settings,
+    lifecycle: Lifecycle,
+    in_flight: InFlight,
+    stop: "_StopSignal",
+    on_ready: Callable[[], None],
+    custom_code: CustomCode | None,
 ) -> None:
-    await stop.or_done(engine.start(lifecycle.progress))
+    await stop.or_done(custom_code.start(engine, lifecycle.progress) if custom_code else engine.start(lifecycle.progress))
     if not stop.is_set:
         lifecycle.ready()
         on_ready()
-        reason = await stop.or_done(engine.wait_dead())
+        watching = asyncio.create_task(watch(engine, lifecycle, settings.stall_s))
+        try:
+            reason = await stop.or_done(engine.wait_dead())
+        finally:
+            watching.cancel()
         if reason is not None:
             raise EngineDead(reason)
     lifecycle.drain(f"received {stop.name}")
-    logger.info("draining", extra={"signal": stop.name, "running": in_flight.count, "deadline_s": settings.drain_s})
-    stop.rearm()
-    idle = await stop.or_done(in_flight.wait_idle(settings.drain_s))
-    if not idle:
-        logger.warning("drain deadline passed or second signal: ending what still runs", extra={"running": in_flight.count})
+    await _drain(engine, settings.drain_s, in_flight, stop)
     lifecycle.stop()
+
+
+async def _drain(engine: Engine, drain_s: float, in_flight: InFlight, stop: "_StopSignal") -> None:
+    """Let what runs finish; what still runs at the deadline, or at a second signal, ends with the text so far or a terminal event."""
+    logger.info("draining", extra={"signal": stop.name, "running": in_flight.count, "deadline_s": drain_s})
+    stop.rearm()
+    if await stop.or_done(in_flight.wait_idle(drain_s)):
+        return
+    logger.warning("ending what still runs", extra={"running": in_flight.count, "why": "second signal" if stop.is_set else "deadline"})
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + (_TELL_AT_ONCE_S if stop.is_set else _TELL_STREAMS_S)
+    while loop.time() < give_up:
+        # Again and again: a request that was on its way into the engine was not there to be ended yet.
+        engine.work.cut_all("shutdown")
+        if await in_flight.wait_idle(_CUT_AGAIN_S):
+            return
 
 
 class _StopSignal:

@@ -60,7 +60,7 @@ def test_a_killed_engine_ends_the_process_after_telling_the_stream(tmp_path, cac
         assert stream.first.wait(30)
         engine_pid = server.engine_pid()
         os.kill(engine_pid, signal.SIGKILL)
-        assert server.process.wait(15) == 1
+        assert server.process.wait(5) == 1
         stream.join(5)
         assert any('"error"' in line for line in stream.lines[-6:]), stream.lines[-6:]
         assert server.log_lines()[-1].startswith("tokenport: the engine process died")
@@ -107,3 +107,16 @@ def test_a_port_in_use_is_told_in_one_line():
     assert ended.returncode == 1
     assert "Address already in use" in ended.stderr
     assert "TOKENPORT_PORT" in ended.stderr
+
+
+def test_a_second_sigterm_ends_at_once(tmp_path, cache_dir):
+    with start_server(tmp_path, cache_dir) as server:
+        stream = Stream(server.url, max_tokens=1500)
+        assert stream.first.wait(30)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert server.process.poll() is None
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(5) == 0
+        stream.join(5)
+        assert any("shutting down" in line for line in stream.lines[-6:]), stream.lines[-6:]
