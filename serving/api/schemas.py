@@ -16,6 +16,11 @@ _JSON_TYPES = ("application/json", "application/octet-stream", "")
 """boto3 sends octet-stream when the caller names no content type."""
 
 
+def content_type_of(request: Request) -> str:
+    """The content type in lower case without its parameters, empty if there is none."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 async def read_json_object(request: Request) -> dict[str, Any]:
     """The request's body.
 
@@ -23,24 +28,34 @@ async def read_json_object(request: Request) -> dict[str, Any]:
         UnsupportedMediaType: the content type is not JSON.
         InvalidRequest: empty, not UTF-8, not JSON (with the position) or not an object.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = content_type_of(request)
     if content_type not in _JSON_TYPES and not content_type.endswith("+json"):
         raise UnsupportedMediaType(f"content type {content_type!r} is not supported: send application/json")
-    raw = await request.body()
+    return parse_json_object(await request.body())
+
+
+def parse_json_object(raw: bytes | str, what: str = "the body") -> dict[str, Any]:
+    """The JSON object that `raw` is the text of; `what` it is called in errors.
+
+    Raises:
+        InvalidRequest: empty, not UTF-8, not JSON (with the position) or not an object.
+    """
     if not raw.strip():
-        raise InvalidRequest(f"the body is empty: send a JSON object with one of {_listed()}")
+        raise InvalidRequest(f"{what} is empty: send a JSON object with one of {_listed()}")
     try:
         body = json.loads(raw, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"the body is not UTF-8: {error.reason} at byte {error.start}") from error
+        raise InvalidRequest(f"{what} is not UTF-8: {error.reason} at byte {error.start}") from error
     except json.JSONDecodeError as error:
         raise InvalidRequest(
-            f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno} (character {error.pos})"
+            f"{what} is not JSON: {error.msg} at line {error.lineno}, column {error.colno} (character {error.pos})"
         ) from error
     except RecursionError as error:
-        raise InvalidRequest("the body is nested too deeply") from error
+        raise InvalidRequest(f"{what} is nested too deeply") from error
+    except ValueError as error:  # Python's limit for the digits of an integer
+        raise InvalidRequest(f"{what} is not JSON that can be read: {error}") from error
     if not isinstance(body, dict):
-        raise InvalidRequest(f"the body is a JSON {_json_type(body)}: send an object with one of {_listed()}")
+        raise InvalidRequest(f"{what} is a JSON {_json_type(body)}: send an object with one of {_listed()}")
     return body
 
 
