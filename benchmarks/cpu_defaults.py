@@ -1,8 +1,9 @@
-"""Tokenport's CPU defaults against bare vLLM's, side by side: same machine, model and requests over HTTP, in rounds A B C D A B C D.
+"""Tokenport's CPU defaults against bare vLLM's, side by side: same machine, model and requests over HTTP.
 
     python -m benchmarks.cpu_defaults MODEL_FOLDER --out benchmarks/results/FILE.json
 
-Every round starts each server anew. The file keeps every round's figures, the machine and the versions; what to read is the ratio.
+Servers are started one after the other and stay; loads go round them, A B C D A B C D, seconds apart, since a shared machine's speed drifts
+by the minute. The file keeps every measurement, the machine and the versions; what to read is the ratio within a round.
 """
 
 import argparse
@@ -28,7 +29,9 @@ import httpx
 _START_DEADLINE_S = 500.0
 _STOP_DEADLINE_S = 40.0
 _MAX_MODEL_LEN = 2048
-_VLLM = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--max-model-len", str(_MAX_MODEL_LEN)]
+# The same KV cache for all: each would take what is free, of which the first would leave too little.
+_ENGINE_ARGUMENTS = ["--max-model-len", str(_MAX_MODEL_LEN), "--kv-cache-memory-bytes", "1G"]
+_VLLM = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *_ENGINE_ARGUMENTS]
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,7 @@ def contestants() -> list[Contestant]:
     bare = {"VLLM_PLUGINS": ""}
     tuned = bare | {"LD_PRELOAD": str(libiomp), "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
     return [
-        Contestant(
-            "tokenport", [sys.executable, "-m", "serving", "serve", "{model}", "--port", "{port}", "--max-model-len", str(_MAX_MODEL_LEN)]
-        ),
+        Contestant("tokenport", [sys.executable, "-m", "serving", "serve", "{model}", "--port", "{port}", *_ENGINE_ARGUMENTS]),
         Contestant("vllm defaults", [*_VLLM, "--model", "{model}", "--port", "{port}"], bare),
         Contestant("vllm defaults, eager", [*_VLLM, "--model", "{model}", "--port", "{port}", "--enforce-eager"], bare),
         Contestant("vllm tuned", [*_VLLM, "--model", "{model}", "--port", "{port}", "--enforce-eager", "--dtype", "bfloat16"], tuned),
@@ -144,31 +145,40 @@ async def _request(client: httpx.AsyncClient, load: Load, number: int) -> list[f
 
 
 def run(model: str, rounds: int, log: Path) -> Iterator[dict[str, Any]]:
-    """All rounds, one row a contestant and round, each as soon as it is measured."""
-    for number in range(rounds):
+    """One row for each start and each measurement, as soon as it is made. The first round warms up and is left out."""
+    with contextlib.ExitStack() as servers:
+        urls: dict[str, str] = {}
         for contestant in contestants():
-            with running(contestant, model, log) as (url, start_s):
-                asyncio.run(measure(url, LOADS[1]))  # warm-up
-                figures = {load.name: [asyncio.run(measure(url, load)) for _ in range(3)] for load in LOADS}
-            yield {"contestant": contestant.name, "round": number, "start_s": start_s, "loads": figures}
-            print(contestant.name, f"started in {start_s:.0f} s", {name: round(_median(figures[name]), 1) for name in figures}, flush=True)
-
-
-def _median(measured: list[dict[str, float]]) -> float:
-    return statistics.median(row["tokens_per_s"] for row in measured)
+            urls[contestant.name], start_s = servers.enter_context(running(contestant, model, log))
+            yield {"contestant": contestant.name, "start_s": start_s}
+        for number in range(rounds + 1):
+            for load in LOADS:
+                for name, url in urls.items():
+                    measured = asyncio.run(measure(url, load))
+                    if number:
+                        yield {"contestant": name, "round": number, "load": load.name, **measured}
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Median tokens a second (and seconds to start) of each contestant over all rounds, and Tokenport's ratio to each."""
-    table: dict[str, dict[str, float]] = {}
-    for contestant in dict.fromkeys(row["contestant"] for row in rows):
-        own = [row for row in rows if row["contestant"] == contestant]
-        table[contestant] = {load.name: statistics.median(_median(row["loads"][load.name]) for row in own) for load in LOADS}
-        table[contestant]["start_s"] = statistics.median(row["start_s"] for row in own)
-    for contestant in list(table):
-        if "tokenport" in table and contestant != "tokenport":
-            table[f"tokenport / {contestant}"] = {name: table["tokenport"][name] / value for name, value in table[contestant].items()}
+    """Of each contestant the seconds to start and the median tokens a second; of Tokenport to each other the median of the ratios."""
+    table: dict[str, dict[str, float]] = {row["contestant"]: {"start_s": row["start_s"]} for row in rows if "start_s" in row}
+    speeds = {(row["contestant"], row["load"], row["round"]): row["tokens_per_s"] for row in rows if "load" in row}
+    loads = list(dict.fromkeys(load for _, load, _ in speeds))
+    for name, figures in table.items():
+        figures |= {load: statistics.median(_of(speeds, name, load).values()) for load in loads if _of(speeds, name, load)}
+    for name in list(table):
+        if name != "tokenport":
+            ratios = table.setdefault(f"tokenport / {name}", {"start_s": table["tokenport"]["start_s"] / table[name]["start_s"]})
+            for load in loads:
+                own, others = _of(speeds, "tokenport", load), _of(speeds, name, load)
+                if others:
+                    ratios[load] = statistics.median(own[number] / others[number] for number in others)
     return table
+
+
+def _of(speeds: Mapping[tuple[str, str, int], float], contestant: str, load: str) -> dict[int, float]:
+    """Tokens a second by round."""
+    return {number: speed for (name, of_load, number), speed in speeds.items() if (name, of_load) == (contestant, load)}
 
 
 def machine() -> dict[str, Any]:
@@ -191,12 +201,12 @@ def main() -> None:
     """Measure and write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a folder with a checkpoint")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--log", type=Path, default=Path(os.devnull), help="where the servers' output goes")
     options = parser.parse_args()
     result: dict[str, Any] = {
-        "schema_version": 1,
+        "schema_version": 2,
         "command": f"python -m benchmarks.cpu_defaults MODEL_FOLDER --rounds {options.rounds}",
         "model": Path(options.model).name,
         "machine": machine(),

@@ -11,10 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
+from serving.api.custom_code import CustomCode, Script, find_script
 from serving.api.listener import bind
-from serving.engine.model_source import ModelSource, find_model
+from serving.engine.model_source import MOUNTED, ModelSource, find_model
 from serving.errors import TokenportError
+from serving.secure_mode import check_start
 from serving.settings import Settings, describe, help_text, load_settings
 
 _USAGE = """\
@@ -27,6 +30,17 @@ usage: tokenport COMMAND [MODEL] [--SETTING VALUE ...]
 """
 
 
+def run() -> NoReturn:
+    """The process: `main`, and a quick way out."""
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    if "torch" in sys.modules:
+        # Everything has been closed; taking torch apart would cost seconds, of which the host gives only a few after draining.
+        os._exit(code)
+    sys.exit(code)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the process's exit code: 0, 1 for a failure told in one line, 2 for a wrong command line."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -34,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {"serve": _serve, "check": _check, "help": _help, "version": _version}
     run = commands.get(command.lstrip("-"))
     if run is None:
-        print(f"tokenport: unknown command {command!r}\n\n{_USAGE}", file=sys.stderr, end="")
+        print(f"tokenport: unknown command {command!r}; expected {', '.join(commands)}", file=sys.stderr)
         return 2
     if "--help" in words or "-h" in words:
         return _help(words)
@@ -68,6 +82,8 @@ def _check(words: list[str]) -> int:
         print(f"{name:<{widths[0]}}  {value:<{min(widths[1], 60)}}  {origin}")
     model = _find_model(settings)
     print(f"\nserves {model.served_name} from {model.location or 'the embedded model'}")
+    if script := _find_script(settings, model):
+        print(f"through its own {script.path}")
     return 0
 
 
@@ -75,11 +91,13 @@ def _serve(words: list[str]) -> int:
     started = time.monotonic()
     settings = load_settings(words, os.environ)
     source = _find_model(settings)
+    script = _find_script(settings, source)
     listener = bind(settings)
     # What takes long to import comes after the socket: from here on a connection is accepted, if not yet answered.
     from serving.api.server import serve
     from serving.engine.engine import VllmEngine
-    from serving.engine.environment import LOG_CONFIG, engine_environment
+    from serving.engine.environment import LOG_CONFIG, engine_environment, with_writable_cache
+    from serving.engine.hub import must_work_offline
     from serving.logs import configure_logging
 
     def announce() -> None:
@@ -90,16 +108,19 @@ def _serve(words: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="tokenport-") as folder:
         run_folder = Path(folder)
         configure_logging(settings.log_level, log_requests=settings.log_requests, config_file=run_folder / LOG_CONFIG)
+        settings = with_writable_cache(settings, Path(tempfile.gettempdir()))
+        revision = settings.engine.get("revision")
+        is_local = source.kind != "hub" or must_work_offline(source.location, revision, os.environ)
         os.environ.update(
             engine_environment(
                 settings,
                 os.environ,
-                is_local_model=source.kind != "hub",
+                is_local_model=is_local,
                 allowed_cpus=sorted(os.sched_getaffinity(0)),
                 run_folder=run_folder,
             )
         )
-        asyncio.run(serve(VllmEngine(settings, source), settings, listener, announce))
+        asyncio.run(serve(VllmEngine(settings, source), settings, listener, announce, CustomCode(script, settings) if script else None))
     return 0
 
 
@@ -107,8 +128,16 @@ def _find_model(settings: Settings) -> ModelSource:
     return find_model(settings.model, embedded_allowed=settings.embedded_model)
 
 
+def _find_script(settings: Settings, source: ModelSource) -> Script | None:
+    """The code to run around the engine. Nothing that secure mode forbids gets past here."""
+    # With a model from elsewhere SageMaker's folder may hold the code alone. What a hub's folder has is never run.
+    folder = Path(source.location) if source.kind == "folder" else MOUNTED
+    check_start(settings, source.location, folder)
+    return find_script(settings, folder)
+
+
 _EXAMPLE = '{"messages": [{"role": "user", "content": "What is the chemical symbol for water?"}], "temperature": 0}'
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

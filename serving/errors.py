@@ -10,9 +10,19 @@ TokenportError
     ├── Unauthorized           401: no valid API key
     ├── UnknownModel           404: `model` is none of those served
     ├── UnknownRoute           404: no such path
+    ├── UnknownSession         404: the session was never opened here, was closed, or has expired
+    ├── UnknownAdapter         404: no LoRA adapter of that name is registered
     ├── MethodNotAllowed       405
+    ├── NotAcceptable          406: no answer is to be had in the form that `Accept` asks for
+    ├── RequestTimeout         408: the body did not arrive
+    ├── Conflict               409: the name is taken by something else
+    ├── BodyTooLarge           413
     ├── UnsupportedMediaType   415: the body is not what its content type should say
+    ├── Overloaded             429: the queue is full; says when to come back
     ├── NotReady               503: loading, draining or dead; says which
+    ├── NotEnabled             501: a setting switches it on; says which
+    ├── InsufficientStorage    507: no memory for it, and none will come free by itself
+    ├── CustomCodeFailure      500: the model's own code failed on this request
     └── EngineFailure          500: the engine failed on this request
 """
 
@@ -87,11 +97,53 @@ class UnknownRoute(RequestError):
     type = "NotFoundError"
 
 
+class UnknownSession(RequestError):
+    """The session was never opened here, was closed, or has expired."""
+
+    status = 404
+    type = "NotFoundError"
+
+
+class UnknownAdapter(RequestError):
+    """No adapter of that name is registered."""
+
+    status = 404
+    type = "NotFoundError"
+
+
 class MethodNotAllowed(RequestError):
     """The path exists, for another method."""
 
     status = 405
     type = "MethodNotAllowedError"
+
+
+class NotAcceptable(RequestError):
+    """None of the types in `Accept` can be answered with."""
+
+    status = 406
+    type = "NotAcceptableError"
+
+
+class RequestTimeout(RequestError):
+    """The body did not arrive in time."""
+
+    status = 408
+    type = "RequestTimeoutError"
+
+
+class Conflict(RequestError):
+    """The name is taken by something else."""
+
+    status = 409
+    type = "ConflictError"
+
+
+class BodyTooLarge(RequestError):
+    """The body is larger than the limit."""
+
+    status = 413
+    type = "RequestEntityTooLargeError"
 
 
 class UnsupportedMediaType(RequestError):
@@ -101,11 +153,36 @@ class UnsupportedMediaType(RequestError):
     type = "UnsupportedMediaTypeError"
 
 
+class Overloaded(RequestError):
+    """As much waits as may wait."""
+
+    status = 429
+    type = "RateLimitError"
+
+
 class NotReady(RequestError):
     """Loading, draining or dead."""
 
     status = 503
     type = "ServiceUnavailableError"
+
+
+class NotEnabled(RequestError):
+    """Switched off by the settings."""
+
+    status = 501
+    type = "NotImplementedError"
+
+
+class InsufficientStorage(RequestError):
+    """No memory for it, and none will come free by itself."""
+
+    status = 507
+    type = "InsufficientStorageError"
+
+
+class CustomCodeFailure(RequestError):
+    """The model's own code failed on this request, or did not answer in time."""
 
 
 class EngineFailure(RequestError):

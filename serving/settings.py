@@ -16,7 +16,7 @@ from serving.engine_arguments import Argument, engine_arguments, flag_of, vllm_a
 from serving.errors import SettingsError
 from serving.redaction import redact, show
 from serving.settings_command_line import from_command_line
-from serving.settings_names import OWN, REFUSED, nearest
+from serving.settings_names import OWN, PROTECTED, REFUSED, SECURITY_CONTROLS, nearest
 from serving.settings_sources import CONFIG, LMI_PREFIX, OWN_PREFIX, Assignment, from_file, from_plain, from_prefixed
 from serving.settings_values import WrongValueError, convert, expected
 
@@ -25,6 +25,23 @@ __all__ = ["Settings", "describe", "help_text", "load_settings", "vllm_argv"]
 DEFAULT = "default"
 _PREFIXES = (LMI_PREFIX, "SM_VLLM_", OWN_PREFIX)
 _MAX_SHOWN = 100
+_PLATFORM_PREFIX = "SAGEMAKER_"
+"""SageMaker sets variables with this prefix in every container it starts."""
+_SAGEMAKER_DEADLINE_S = 55.0
+"""InvokeEndpoint gives up after 60 s: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html"""
+_IS_BATCH = "SAGEMAKER_BATCH"
+"""`true` in a batch transform, which waits for up to an hour: no deadline there."""
+_AT_LEAST = {
+    "drain_s": 0,
+    "stall_s": 0.1,
+    "deadline_s": 0,
+    "stream_deadline_s": 0,
+    "max_queue": 0,
+    "max_queue_tokens": 0,
+    "max_body_bytes": 1,
+    "custom_code_threads": 1,
+    "session_ttl_s": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +50,12 @@ class Settings:
 
     `model` is a directory or a Hugging Face id, None if none was named. `log_level` is debug, info, warning or error. Prompts and
     completions may be logged only if `log_requests`. `api_key`: keys of which a request must carry one; empty for no check. `drain_s`:
-    seconds that running requests have after SIGTERM.
+    seconds that running requests have after SIGTERM. `stall_s`: seconds without a step of the engine that make it stalled. `deadline_s`,
+    `stream_deadline_s`: seconds an answer may take, 0 for no limit. `max_queue` requests and `max_queue_tokens` tokens may wait beyond what
+    the engine holds at once; None for as many tokens again. `session_ttl_s`: seconds that a session lasts. `on_sagemaker`: the platform
+    runs this process.
+    `custom_code*`: see `api/custom_code.py`. `secure_mode`, `security_controls` (upper case), `untrusted_channels`: see `secure_mode.py`.
+    `adapter_roots`: absolute paths of the directories that LoRA adapters may be in.
     `engine` holds vLLM's own arguments by name, only those that were set: bool, int, float, str, list, dict, or None where vLLM takes it.
     `sources` says of every setting here, and of every one in `engine`, where its value came from: "default", "TOKENPORT_PORT", "--port".
     """
@@ -46,7 +68,23 @@ class Settings:
     log_requests: bool
     embedded_model: bool
     api_key: tuple[str, ...]
+    adapter_roots: tuple[str, ...]
     drain_s: float
+    stall_s: float
+    deadline_s: float
+    stream_deadline_s: float
+    max_queue: int
+    max_queue_tokens: int | None
+    max_body_bytes: int
+    session_ttl_s: float
+    custom_code: bool
+    custom_code_program: str
+    custom_code_dir: str | None
+    custom_code_threads: int
+    secure_mode: bool
+    security_controls: tuple[str, ...]
+    untrusted_channels: tuple[str, ...]
+    on_sagemaker: bool
     engine: Mapping[str, Any]
     sources: Mapping[str, str]
 
@@ -70,7 +108,11 @@ def load_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         sources |= level.sources
     own = {name: values.pop(name) for name in OWN}
     own["cache_dir"] = home / own["cache_dir"][2:] if own["cache_dir"].startswith("~/") else Path(own["cache_dir"])
-    own["api_key"] = tuple(own["api_key"])
+    for name in ("api_key", "adapter_roots", "security_controls", "untrusted_channels"):
+        own[name] = tuple(own[name])
+    own["on_sagemaker"] = any(name.startswith(_PLATFORM_PREFIX) for name in environ)
+    if own["deadline_s"] is None:
+        own["deadline_s"] = 0.0 if not own["on_sagemaker"] or environ.get(_IS_BATCH) == "true" else _SAGEMAKER_DEADLINE_S
     settings = Settings(**own, engine=MappingProxyType(values), sources=MappingProxyType(sources))
     _refuse_contradictions(settings)
     return settings
@@ -130,8 +172,18 @@ def _checked(name: str, value: Any) -> Any:
         raise WrongValueError("unset it instead of leaving it empty")
     if name == "port" and not 1 <= value <= 65535:
         raise WrongValueError("from 1 to 65535")
-    if name == "drain_s" and not 0 <= value < math.inf:
-        raise WrongValueError("0 or more seconds")
+    if name in _AT_LEAST and not _AT_LEAST[name] <= value < math.inf:
+        raise WrongValueError(f"{_AT_LEAST[name]} or more{' seconds' if name.endswith('_s') else ''}")
+    if name == "adapter_roots" and not all(os.path.isabs(root) for root in value):
+        raise WrongValueError("absolute paths")
+    if name == "security_controls":
+        return _controls(value)
+    if name == "custom_code_program":
+        return _program(value)
+    if name == "custom_code_dir" and value is not None:
+        return _local_folder(value)
+    if name == "untrusted_channels":
+        return [channel for channel in value if channel]
     if name != "api_key":
         return value
     keys = [key.strip() for word in value for key in word.split(",")]
@@ -140,10 +192,44 @@ def _checked(name: str, value: Any) -> Any:
     return keys
 
 
+def _program(name: str) -> str:
+    if "/" in name:
+        raise WrongValueError("a file in the code folder itself")
+    return name if name.endswith(".py") else f"{name}.py"
+
+
+def _local_folder(name: str) -> str:
+    folder = name.removeprefix("file://")
+    if "://" in folder:
+        raise WrongValueError("a folder of this machine: nothing is downloaded at start")
+    return folder
+
+
+def _controls(words: list[str]) -> list[str]:
+    controls = [word.upper() for word in words if word]
+    for control in controls:
+        if control not in SECURITY_CONTROLS:
+            near = nearest(control, SECURITY_CONTROLS)
+            raise WrongValueError(f"{control} is none of {', '.join(SECURITY_CONTROLS)}" + (f"; did you mean {near}?" if near else ""))
+    return controls
+
+
 def _refuse_contradictions(settings: Settings) -> None:
+    for variable, name in PROTECTED.items():
+        if settings.sources[name] not in (DEFAULT, variable):
+            raise SettingsError(f"{settings.sources[name]}: {name} is the platform's to say, in {variable}; remove it")
+    if settings.secure_mode and not settings.security_controls:
+        raise SettingsError(f"SAGEMAKER_SECURE_MODE is true and SAGEMAKER_SECURITY_CONTROLS names none of {', '.join(SECURITY_CONTROLS)}")
+    if settings.security_controls and settings.sources["secure_mode"] == DEFAULT:
+        raise SettingsError("SAGEMAKER_SECURITY_CONTROLS is set and SAGEMAKER_SECURE_MODE is not: set it to true, or to false to hold none")
     for name in ("enable_log_requests", "enable_log_outputs"):
         if settings.engine.get(name) and not settings.log_requests:
             raise SettingsError(f"{settings.sources[name]}: {name} puts requests into the log, which needs log_requests=true as well")
+    for name in ("max_loras", "max_cpu_loras", "lora_modules"):
+        if settings.engine.get("enable_lora") is False and name in settings.engine:
+            raise SettingsError(
+                f"{settings.sources['enable_lora']} switches LoRA off, {settings.sources[name]} asks for it ({name}); keep one"
+            )
 
 
 def _shown(name: str, raw: Any) -> str:

@@ -23,12 +23,64 @@ OWN = {
         Argument("log_requests", "bool", default=False, help="Allow prompts and completions in the log"),
         Argument("embedded_model", "bool", default=True, help="If no model is named or in /opt/ml/model, fetch and serve the default"),
         Argument("api_key", "str", many="words", default=[], help="Keys, separated by commas, of which a request must carry one"),
+        Argument(
+            "adapter_roots", "str", many="commas", default=["/opt/ml"], help="Directories that LoRA adapters may be in, separated by commas"
+        ),
         Argument("drain_s", "float", default=25.0, help="Seconds that running requests have to finish after SIGTERM"),
+        Argument("stall_s", "float", default=30.0, help="Seconds without progress, while requests run, after which /ping answers 503"),
+        Argument("deadline_s", "float", help="Seconds until an answer that is not streamed ends with the text so far; 0 for none"),
+        Argument("stream_deadline_s", "float", default=450.0, help="The same for a stream; 0 for none"),
+        Argument("max_queue", "int", default=128, help="Requests that may wait beyond those the engine runs at once"),
+        Argument("max_queue_tokens", "int", help="Tokens that may wait beyond those the KV cache holds; unset: as many again"),
+        Argument("max_body_bytes", "int", default=25 * 1024 * 1024, help="Largest request body"),
+        Argument("custom_code", "bool", default=True, help="Run the model's own code/inference.py around /invocations, if it has one"),
+        Argument("custom_code_program", "str", default="inference.py", help="File in the code folder that defines its functions"),
+        Argument("custom_code_dir", "str", help="Folder of that file; unset: code in the model folder"),
+        Argument("custom_code_threads", "int", default=64, help="Calls into that code that run at once"),
+        Argument("secure_mode", "bool", default=False, help="Hold security_controls; only SAGEMAKER_SECURE_MODE sets it"),
+        Argument(
+            "security_controls", "str", many="commas", default=[], help="What secure mode forbids; only SAGEMAKER_SECURITY_CONTROLS sets it"
+        ),
+        Argument(
+            "untrusted_channels",
+            "str",
+            many="commas",
+            default=[],
+            help="Folders secure mode checks; only SAGEMAKER_UNTRUSTED_CHANNELS sets it",
+        ),
+        Argument("session_ttl_s", "float", default=1200.0, help="Seconds that a SageMaker session lasts"),
     )
 }
 
-PLAIN = {"HF_MODEL_ID": "model", "VLLM_API_KEY": "api_key", "SM_NUM_GPUS": "tensor_parallel_size", "SAGEMAKER_BIND_TO_PORT": "port"}
+PROTECTED = {
+    "SAGEMAKER_SECURE_MODE": "secure_mode",
+    "SAGEMAKER_SECURITY_CONTROLS": "security_controls",
+    "SAGEMAKER_UNTRUSTED_CHANNELS": "untrusted_channels",
+}
+"""SageMaker lets nobody but itself set these variables, so the settings are taken from them alone."""
+
+PLAIN = {
+    "HF_MODEL_ID": "model",
+    "VLLM_API_KEY": "api_key",
+    "SM_NUM_GPUS": "tensor_parallel_size",
+    "SAGEMAKER_BIND_TO_PORT": "port",
+    "SAGEMAKER_PROGRAM": "custom_code_program",
+    "SAGEMAKER_SUBMIT_DIRECTORY": "custom_code_dir",
+    **PROTECTED,
+    "SAGEMAKER_MAX_NUMBER_OF_ADAPTERS_IN_MEMORY": "max_cpu_loras",
+}
 """Variables without a prefix that are settings all the same: TGI's, vLLM's, LMI's and SageMaker's."""
+
+EMPTY_IS_UNSET = frozenset({"SAGEMAKER_PROGRAM", "SAGEMAKER_SUBMIT_DIRECTORY", "SAGEMAKER_UNTRUSTED_CHANNELS"})
+"""The platform and its SDK set these to nothing where there is nothing to say."""
+
+SECURITY_CONTROLS = (
+    "DISALLOW_CUSTOM_INFERENCE_SCRIPTS",
+    "DISALLOW_TRUST_REMOTE_CODE",
+    "DISALLOW_PICKLE_FILES",
+    "DISALLOW_CHAT_TEMPLATE",
+    "DISALLOW_REQUIREMENTS_TXT",
+)
 
 LMI_NAMES = {
     "model_id": "model",

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from serving.engine_arguments import Argument
 from serving.errors import SettingsError
 from serving.redaction import show
-from serving.settings_names import LMI_MODES, LMI_NAMES, OWN, PLAIN, REFUSED, from_lmi, nearest, settable, vllm_names
+from serving.settings_names import EMPTY_IS_UNSET, LMI_MODES, LMI_NAMES, OWN, PLAIN, REFUSED, from_lmi, nearest, settable, vllm_names
 from serving.settings_values import TRUE, WrongValueError
 
 OWN_PREFIX = "TOKENPORT_"
@@ -35,7 +35,7 @@ class Assignment:
 def from_plain(environ: Mapping[str, str]) -> Iterator[Assignment]:
     """The few variables that are settings without carrying a prefix."""
     for variable, name in PLAIN.items():
-        if variable in environ:
+        if environ.get(variable) or (variable in environ and variable not in EMPTY_IS_UNSET):
             yield Assignment(settable()[name], environ[variable], variable, variable)
 
 

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from serving.api.adapter_choice import choose
 from serving.api.schemas import form_of
 from serving.api.text_generation import TextGenerationChunks, parse_text_generation, to_answer, to_completion
 from serving.engine.interface import Chunks, Engine
@@ -14,6 +15,7 @@ async def answer(engine: Engine, body: dict[str, Any], request_id: str) -> bytes
     Raises:
         RequestError: the body is wrong, or the engine refuses it or fails before the first chunk.
     """
+    body = choose(engine, body)
     form = form_of(body)
     if form == "inputs":
         return await _text_generation(engine, body, request_id)

@@ -33,6 +33,13 @@ async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
 
 
 async def on_exception(request: Request, error: Exception) -> JSONResponse:
-    """A fault of ours: logged with its traceback, told without it."""
-    logger.error("unhandled error on %s %s", request.method, request.url.path, exc_info=error)
-    return error_response(EngineFailure("internal error; the server's log has the details under this request's id"))
+    """A fault of ours, on a route of its own."""
+    return error_response(as_request_error(error, f"{request.method} {request.url.path}"))
+
+
+def as_request_error(error: Exception, where: str) -> RequestError:
+    """`error` itself if it was meant for the client; any other is a fault of ours: logged with its traceback, told without it."""
+    if isinstance(error, RequestError):
+        return error
+    logger.error("unhandled error on %s", where, exc_info=error)
+    return EngineFailure("internal error; the server's log has the details under this request's id")

@@ -12,7 +12,7 @@ from serving.errors import NotReady, RequestError, Unauthorized
 
 _OPEN_PATHS = frozenset({"/ping", "/health"})
 _ANSWERED_WHILE_LOADING = _OPEN_PATHS | {"/metrics", "/openapi.json"}
-_RETRY_AFTER_S = {State.STARTING: "5", State.DRAINING: "1"}
+_RETRY_AFTER_S = {State.STARTING: "5", State.STALLED: "10", State.DRAINING: "1"}
 
 
 class Gate:
@@ -24,7 +24,7 @@ class Gate:
         self._api_keys = [key.encode() for key in api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error = self._refusal(scope) if scope["type"] == "http" else None
+        error = self._refusal(scope) if scope["type"] in ("http", "websocket") else None
         await (self._app if error is None else error_response(error))(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> RequestError | None:

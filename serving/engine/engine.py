@@ -5,9 +5,12 @@ vLLM is imported inside the methods: importing takes seconds, which must not pas
 """
 
 import asyncio
+import contextlib
+import functools
 import logging
 import threading
 import time
+import uuid
 from argparse import Namespace
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -19,15 +22,20 @@ from serving.engine.args import cpu_defaults, engine_arguments, num_ranks
 from serving.engine.cpu import memory_fraction
 from serving.engine.embedded_model import ensure_model
 from serving.engine.environment import runs_on_cpu
-from serving.engine.interface import Chunks, Kind, Report
+from serving.engine.interface import Adapters, Capacity, Chunks, Kind, Report
+from serving.engine.lora_arguments import lora_defaults
 from serving.engine.model_source import ModelSource
+from serving.engine.postmortem import Postmortem
+from serving.engine.preflight import check_start
 from serving.engine.progress import ProgressListener
+from serving.engine.work import Work
 from serving.errors import EngineDead, SettingsError, StartError
+from serving.secure_mode import adapter_violation
 from serving.settings import Settings, vllm_argv
 
 if TYPE_CHECKING:
-    from vllm.v1.engine.async_llm import AsyncLLM
-
+    from serving.engine.client import Client
+    from serving.engine.lora import LoraAdapters
     from serving.engine.openai import OpenAILayer
 
 logger = logging.getLogger("tokenport.engine")
@@ -35,7 +43,8 @@ logger = logging.getLogger("tokenport.engine")
 _T = TypeVar("_T")
 _FIRST_TOKEN_DEADLINE_S = 300.0
 _DEATH_POLL_S = 0.25
-_STOP_DEADLINE_S = 5.0
+_STOP_DEADLINE_S = 1.0
+"""SageMaker kills 30 s after SIGTERM, of which draining takes 25: what has nothing left to do is not waited for."""
 
 
 class VllmEngine:
@@ -44,8 +53,18 @@ class VllmEngine:
     def __init__(self, settings: Settings, source: ModelSource) -> None:
         self._settings = settings
         self._source = source
-        self._client: AsyncLLM | None = None
+        self._client: Client | None = None
         self._layer: OpenAILayer | None = None
+        self._adapters: LoraAdapters | None = None
+        self._postmortem: Postmortem | None = None
+        self._resources = contextlib.ExitStack()
+        self.work = Work()
+
+    @property
+    def capacity(self) -> Capacity:
+        """See `Engine`."""
+        config = self._launched.vllm_config
+        return Capacity(config.scheduler_config.max_num_seqs, config.cache_config.kv_cache_size_tokens or 0)
 
     @property
     def model_names(self) -> list[str]:
@@ -53,9 +72,20 @@ class VllmEngine:
         return self._started.model_names
 
     @property
+    def adapters(self) -> Adapters | None:
+        """See `Engine`."""
+        return self._adapters
+
+    @property
     def openai_app(self) -> ASGIApp:
         """See `Engine`."""
         return self._started.app
+
+    @property
+    def _launched(self) -> "Client":
+        if self._client is None:
+            raise EngineDead("the engine has not been started")
+        return self._client
 
     @property
     def _started(self) -> "OpenAILayer":
@@ -63,37 +93,56 @@ class VllmEngine:
             raise EngineDead("the engine has not been started")
         return self._layer
 
+    def openapi(self) -> dict[str, Any]:
+        """See `Engine`."""
+        return self._started.app.openapi()
+
     async def start(self, report: Report) -> None:
         """See `Engine`."""
         loop = asyncio.get_running_loop()
-        with ProgressListener(report) as progress:
-            loop.add_reader(progress.fileno(), progress.drain)
-            try:
-                args = await _on_thread(lambda: self._launch(report, progress.path))
-            except StartError:
-                raise
-            except Exception as error:
-                progress.drain()
-                logger.debug("the engine did not start", exc_info=error)
-                raise StartError(progress.error or f"{type(error).__name__}: {_one_line(error)}") from error
-            finally:
-                loop.remove_reader(progress.fileno())
-        from serving.engine.openai import OpenAILayer
+        progress = self._resources.enter_context(ProgressListener(report))
+        loop.add_reader(progress.fileno(), progress.drain)
+        self._resources.callback(loop.remove_reader, progress.fileno())
+        self._postmortem = Postmortem(self._settings.engine, on_cpu=runs_on_cpu(), progress=progress)
+        try:
+            args = await _on_thread(lambda: self._launch(report, progress.path))
+            from serving.engine.openai import OpenAILayer
 
-        assert self._client is not None  # noqa: S101 - set by _launch
-        self._layer = await OpenAILayer.create(self._client, args)
-        await self._first_token()
+            self._layer = await OpenAILayer.create(self._launched, args)
+            self._adapters = self._lora_adapters()
+            await self._first_token()
+        except StartError:
+            raise
+        except Exception as error:
+            logger.debug("the engine did not start", exc_info=error)
+            raise self._postmortem.start_error(error, self._exit_codes()) from error
 
     async def generate(self, kind: Kind, body: dict[str, Any], request_id: str) -> bytes | Chunks:
         """See `Engine`."""
+        model = body.get("model")
+        if self._adapters is not None and isinstance(model, str) and model:
+            await self._adapters.make_ready(model)
         return await self._started.generate(kind, body, request_id)
+
+    async def probe(self) -> None:
+        """See `Engine`."""
+        from vllm import SamplingParams
+
+        prompt: Any = {"prompt_token_ids": [0]}
+        async for _ in self._launched.generate(prompt, SamplingParams(max_tokens=1), f"tokenport-probe-{uuid.uuid4().hex}"):
+            pass
 
     async def wait_dead(self) -> str:
         """See `Engine`. Reads a flag that vLLM's monitor of the child process sets; the engine itself is not asked."""
-        assert self._client is not None  # noqa: S101 - only a started engine can die
-        while not self._client.errored:  # noqa: ASYNC110 - vLLM offers a flag, no event
+        while not self._launched.errored:  # noqa: ASYNC110 - vLLM offers a flag, no event
             await asyncio.sleep(_DEATH_POLL_S)
-        return "the engine process died; its last lines in the log say why"
+        assert self._postmortem is not None  # noqa: S101 - made by start
+        return self._postmortem.death(self._exit_codes())
+
+    def _exit_codes(self) -> dict[str, int]:
+        """Of the engine core processes that have ended; negative for a signal."""
+        manager = self._client.engine_core.resources.engine_manager if self._client is not None else None
+        return manager.finished_procs() if manager is not None else {}
 
     async def stop(self) -> None:
         """See `Engine`."""
@@ -103,17 +152,21 @@ class VllmEngine:
                 self._client.output_handler.cancel()
             await asyncio.to_thread(self._client.shutdown, _STOP_DEADLINE_S)
         await asyncio.to_thread(_end_children)
+        self._resources.close()
 
     def _launch(self, report: Report, progress_socket: str) -> Namespace:
         model = self._source.location
         if self._source.kind == "embedded":
             model = str(ensure_model(self._settings.cache_dir, report))
+        check_start(self._settings.engine, model, on_cpu=runs_on_cpu())
         report("importing", None)
         started = time.monotonic()
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.entrypoints.launchers.cli_args import propagate_flash_late_interaction
         from vllm.usage.usage_lib import UsageContext
-        from vllm.v1.engine.async_llm import AsyncLLM
+        from vllm.v1.executor import Executor
+
+        from serving.engine.client import Client, pulse_logger
 
         logger.info("engine imported", extra={"seconds": round(time.monotonic() - started, 1)})
         args = _parse(
@@ -121,7 +174,7 @@ class VllmEngine:
                 self._settings.engine,
                 model=model,
                 served_name=self._source.served_name,
-                device_defaults=self._device_defaults(),
+                device_defaults={**self._device_defaults(), **lora_defaults(self._settings.engine)},
                 progress_socket=progress_socket,
                 log_requests=self._settings.log_requests,
                 drain_s=self._settings.drain_s,
@@ -132,11 +185,15 @@ class VllmEngine:
         # A server's defaults for batch sizes, not those of offline use.
         config = engine_args.create_engine_config(UsageContext.OPENAI_API_SERVER)
         report("starting the engine process", None)
-        self._client = AsyncLLM.from_vllm_config(
-            config,
-            enable_log_requests=engine_args.enable_log_requests,
-            disable_log_stats=engine_args.disable_log_stats,
+        self._client = Client(
+            work=self.work,
+            vllm_config=config,
+            executor_class=Executor.get_class(config),
+            log_requests=engine_args.enable_log_requests,
+            log_stats=not engine_args.disable_log_stats,
             aggregate_engine_logging=engine_args.aggregate_engine_logging,
+            usage_context=UsageContext.OPENAI_API_SERVER,
+            stat_loggers=[pulse_logger(self.work)],
         )
         return args
 
@@ -149,15 +206,19 @@ class VllmEngine:
         memory = get_memory_node_info()
         return cpu_defaults(user, memory_fraction(memory.available_memory, memory.total_memory, num_ranks(user)))
 
-    async def _first_token(self) -> None:
-        from vllm import SamplingParams
+    def _lora_adapters(self) -> "LoraAdapters | None":
+        if self._launched.vllm_config.lora_config is None:
+            return None
+        from serving.engine.lora import LoraAdapters
 
-        assert self._client is not None  # noqa: S101 - called after _launch
-        prompt: Any = {"prompt_token_ids": [0]}
+        models = self._started.app.state.openai_serving_models
+        forbids = functools.partial(adapter_violation, self._settings)
+        return LoraAdapters(self._launched, models, self._settings.adapter_roots, forbids)
+
+    async def _first_token(self) -> None:
         try:
             async with asyncio.timeout(_FIRST_TOKEN_DEADLINE_S):
-                async for _ in self._client.generate(prompt, SamplingParams(max_tokens=1), "tokenport-first-token"):
-                    pass
+                await self.probe()
         except TimeoutError as error:
             raise StartError(f"the engine is up but produced no token within {_FIRST_TOKEN_DEADLINE_S:.0f} s") from error
 

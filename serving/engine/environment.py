@@ -1,13 +1,20 @@
 """The environment that vLLM's processes inherit: nothing phones home, logs are ours, all of the CPU is used."""
 
+import dataclasses
 import importlib.metadata
+import logging
+import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from serving.engine.args import num_ranks
 from serving.engine.cpu import find_cores, openmp_environment
-from serving.settings import Settings
+from serving.errors import SettingsError
+from serving.settings import DEFAULT, Settings
+
+logger = logging.getLogger("tokenport.engine")
 
 LOG_CONFIG = "logging.json"
 
@@ -21,12 +28,43 @@ def runs_on_cpu() -> bool:
     return True
 
 
+def with_writable_cache(settings: Settings, temporary: Path) -> Settings:
+    """`settings` with a cache folder that can be written. Where nobody chose one and the default cannot be (a container with a read-only
+    root), one under `temporary` takes its place: it lasts as long as the container.
+
+    Raises:
+        SettingsError: the folder that was chosen cannot be written, or neither of the two can.
+    """
+    why = _why_unwritable(settings.cache_dir)
+    if why is None:
+        return settings
+    told = f"cannot write to the cache folder {settings.cache_dir} ({why})"
+    if settings.sources["cache_dir"] == DEFAULT:
+        instead = temporary / f"tokenport-cache-{os.getuid()}"
+        if _why_unwritable(instead) is None and instead.stat().st_uid == os.getuid():
+            logger.warning("%s: using %s, which is lost with the container", told, instead)
+            return dataclasses.replace(settings, cache_dir=instead)
+    raise SettingsError(f"{told}: make it writable, or set TOKENPORT_CACHE_DIR to a folder that is")
+
+
+def _why_unwritable(folder: Path) -> str | None:
+    """By writing: permissions say nothing of read-only mounts, quotas and root."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
+
+
 def engine_environment(
     settings: Settings, environ: Mapping[str, str], *, is_local_model: bool, allowed_cpus: Sequence[int], run_folder: Path
 ) -> dict[str, str]:
     """Variables to add to this process's environment before vLLM is imported. `run_folder` goes with this process: vLLM's sockets are made
     there, and it holds the logging configuration."""
     required = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_RPC_BASE_PATH": str(run_folder)}
+    # Adapters come and go by `/adapters`; vLLM's own routes and resolvers would read them from anywhere, and past its count of them.
+    required["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "0"
     required["VLLM_LOGGING_CONFIG_PATH"] = str(run_folder / LOG_CONFIG)
     if is_local_model:
         # Everything needed is in the folder: a look at the hub would only delay the start, or hang it where there is no network.
@@ -34,6 +72,8 @@ def engine_environment(
     defaults = {
         "VLLM_CACHE_ROOT": str(settings.cache_dir / "vllm"),
         "TOKENIZERS_PARALLELISM": "false",
+        # When one worker of several has died, the others wait for it in vain; vLLM would wait for them for 5 s before it tells the server.
+        "VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS": "1",
     }
     if settings.log_level != "debug":
         # Warnings that PyTorch and others write past the logging module: not one of them is the user's to act on.

@@ -5,13 +5,67 @@ the business of the API. A cascade of engines is an engine too.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self
 
 from starlette.types import ASGIApp
 
+from serving.engine.work import Work
+
 Kind = Literal["chat", "completion"]
 Report = Callable[[str, float | None], None]
 """Called with a phase of start-up and, where known, how much of it is done (0..1)."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What the engine holds at once: sequences that run together, and tokens that its KV cache has room for."""
+
+    num_sequences: int
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A registered LoRA adapter: its folder, whether it is in the engine's memory, may leave it, and the sequences that run on it."""
+
+    name: str
+    src: str
+    is_loaded: bool
+    is_pinned: bool
+    num_running: int
+
+
+class Adapters(Protocol):
+    """The LoRA adapters of an engine. Those registered can be named as a request's `model`; some of them are in memory."""
+
+    def list(self) -> "list[Adapter]":
+        """Those registered."""
+        ...
+
+    async def register(self, name: str, src: str, *, preload: bool, pin: bool) -> None:
+        """Make the adapter in the folder `src` known; with `preload` load it at once. One that is pinned is never put out of memory.
+
+        Raises:
+            InvalidRequest: it is no adapter for this model, or not from where adapters may be read.
+            Conflict: the name is taken.
+            InsufficientStorage: all places in memory are pinned.
+            Overloaded: all places in memory stayed in use.
+        """
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Forget it. What runs on it finishes. Raises UnknownAdapter."""
+        ...
+
+    async def make_ready(self, model: str) -> None:
+        """Bring the adapter called `model` into memory; of the base model's names nothing is asked.
+
+        Raises:
+            UnknownModel: it is the name of neither; says all that are known.
+            RequestError: as of `register`, or NotReady: it can no longer be loaded.
+        """
+        ...
 
 
 class Chunks(Protocol):
@@ -33,8 +87,27 @@ class Engine(Protocol):
         ...
 
     @property
+    def capacity(self) -> Capacity:
+        """What it holds at once. Valid after `start`."""
+        ...
+
+    @property
+    def work(self) -> Work:
+        """What it was asked for and has not finished. Readable at any time, and without asking the engine."""
+        ...
+
+    @property
+    def adapters(self) -> Adapters | None:
+        """Its LoRA adapters, None if it was started without. Valid after `start`."""
+        ...
+
+    @property
     def openai_app(self) -> ASGIApp:
         """The engine's own OpenAI routes (`/v1/...`). Valid after `start`."""
+        ...
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document of those routes. Raises EngineDead before `start`."""
         ...
 
     async def start(self, report: Report) -> None:
@@ -54,6 +127,10 @@ class Engine(Protocol):
         Raises:
             RequestError: the request is refused or failed before its first chunk.
         """
+        ...
+
+    async def probe(self) -> None:
+        """Return when a token has been produced. Ends only then, or by being cancelled."""
         ...
 
     async def wait_dead(self) -> str:

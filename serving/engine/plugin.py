@@ -12,8 +12,55 @@ _MARK = "replaced_by_tokenport"
 
 def register() -> None:
     """Install the changes. Does nothing twice."""
+    _tell_failures()
+    _tell_what_memory_lacks()
     _report_weight_loading()
     _leave_discarded_seeds_alone()
+    _refuse_adapters_that_do_not_fit()
+    _keep_adapters_off_base_rows()
+
+
+def _tell_failures() -> None:
+    """What ends an engine process is lost on its way to the server, or printed as plain text; see `failures.py`.
+
+    The main functions are replaced, by functions that a spawned process finds by their own names, where the process is started.
+    """
+    from vllm.v1.engine.core import EngineCoreProc
+    from vllm.v1.executor.multiproc_executor import WorkerProc
+
+    from serving.engine import failures
+
+    for owner, ours in (
+        (EngineCoreProc, failures.run_engine_core),
+        (WorkerProc, failures.worker_main),
+        (WorkerProc, failures.wait_for_ready),
+    ):
+        name = ours.__name__
+        if name not in failures.originals:
+            failures.originals[name] = getattr(owner, name)
+            setattr(owner, name, staticmethod(ours))
+
+
+def _tell_what_memory_lacks() -> None:
+    """Where the weights leave nothing for the KV cache, vLLM says so without a number. The CPU's worker gives them by itself."""
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        return
+    from vllm.v1.worker.gpu_worker import Worker
+
+    from serving.engine.diagnosis import memory_shortage
+
+    def measuring(original: Callable[..., Any]) -> Callable[..., Any]:
+        def determine_available_memory(self: Any) -> int:
+            available_bytes: int = original(self)
+            if available_bytes <= 0:
+                raise ValueError(memory_shortage(self.requested_memory, available_bytes))
+            return available_bytes
+
+        return determine_available_memory
+
+    _replace(Worker, "determine_available_memory", measuring)
 
 
 def _report_weight_loading() -> None:
@@ -58,6 +105,33 @@ def _leave_discarded_seeds_alone() -> None:
         return sample_tokens
 
     _replace(CPUModelRunner, "sample_tokens", sparing)
+
+
+def _refuse_adapters_that_do_not_fit() -> None:
+    """See `lora_fit.py`: the engine must not count an adapter as loaded whose weights have another shape."""
+    from vllm.lora.worker_manager import WorkerLoRAManager
+
+    def checking(original: Callable[..., Any]) -> Callable[..., Any]:
+        def load_adapter(self: Any, lora_request: Any) -> Any:
+            from serving.engine.lora_fit import check_fit
+
+            lora = original(self, lora_request)
+            check_fit(lora, self._adapter_manager)
+            return lora
+
+        return load_adapter
+
+    _replace(WorkerLoRAManager, "_load_adapter", checking)
+
+
+def _keep_adapters_off_base_rows() -> None:
+    """See `cpu_lora.py`: vLLM 0.32's CPU kernels mix an adapter into requests to the base model."""
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        from serving.engine import cpu_lora
+
+        cpu_lora.register()
 
 
 def _replace(owner: type, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:

@@ -1,29 +1,33 @@
-"""How far start-up is, told from the engine's processes to the server's by datagrams on a Unix socket.
+"""How far start-up is, and what went wrong, told from the engine's processes to the server's by datagrams on a Unix socket.
 
 vLLM starts its processes itself and hands them nothing but its configuration, so the socket's path travels in `additional_config`.
 A lost or late report is no fault: sending never blocks and never raises.
 """
 
 import json
+import math
 import socket
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from serving.engine.diagnosis import text_of
 from serving.engine.interface import Report
 
 CONFIG_KEY = "tokenport_progress_socket"
-_MAX_DATAGRAM_BYTES = 4096
+_MAX_DATAGRAM_BYTES = 8192
+_MAX_ERROR_CHARS = 1000
+_MAX_ERRORS = 32
 
 
 class ProgressListener:
-    """The receiving end. Use as a context manager around start-up; call `drain` now and then."""
+    """The receiving end. Use as a context manager around the engine's life; call `drain` whenever `fileno` is readable."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
-        self.error: str | None = None
-        """The failure an engine process told before it died."""
+        self._errors: list[tuple[float, str]] = []
 
     def __enter__(self) -> "ProgressListener":
         self._folder = tempfile.TemporaryDirectory(prefix="tokenport-")
@@ -42,6 +46,12 @@ class ProgressListener:
         """For an event loop to watch."""
         return self._socket.fileno()
 
+    def errors(self, within_s: float = math.inf) -> list[str]:
+        """What engine processes told of their failures in the last `within_s` seconds, each in one line, in the order they came."""
+        self.drain()
+        now = time.monotonic()
+        return [text for told_at, text in self._errors if now - told_at <= within_s]
+
     def drain(self) -> None:
         """Pass on every report that has arrived."""
         while True:
@@ -50,7 +60,8 @@ class ProgressListener:
             except BlockingIOError:
                 return
             if "error" in message:
-                self.error = self.error or message["error"]
+                # Bounded: an engine may fail at single tasks all day, and go on.
+                self._errors = [*self._errors[1 - _MAX_ERRORS :], (time.monotonic(), message["error"])]
             else:
                 self._report(message["phase"], message["fraction"])
 
@@ -61,9 +72,8 @@ def send_progress(additional_config: Mapping[str, Any], phase: str, fraction: fl
 
 
 def send_error(additional_config: Mapping[str, Any], error: BaseException) -> None:
-    """Tell why this engine process is about to die: the exception's text, as one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    _send(additional_config, {"error": text[:1000]})
+    """Tell of a failure in this engine process, in one line."""
+    _send(additional_config, {"error": text_of(error)[:_MAX_ERROR_CHARS]})
 
 
 def _send(additional_config: Mapping[str, Any], message: Mapping[str, Any]) -> None:
@@ -75,4 +85,4 @@ def _send(additional_config: Mapping[str, Any], message: Mapping[str, Any]) -> N
         try:
             sender.sendto(json.dumps(message).encode(), path)
         except OSError:
-            return  # nobody listens any more: start-up is over
+            return  # nobody listens any more: the server is gone

@@ -13,6 +13,8 @@ from fastapi import FastAPI
 from serving.api.app import create_app
 from serving.api.context import InFlight
 from serving.api.lifecycle import Lifecycle
+from serving.engine.interface import Capacity
+from serving.engine.work import Work
 from serving.settings import load_settings
 
 
@@ -44,6 +46,10 @@ class ScriptedEngine:
 
     def __init__(self) -> None:
         self.model_names = ["scripted"]
+        self.capacity = Capacity(num_sequences=4, num_tokens=1000)
+        self.work = Work()
+        self.adapters: Any = None
+        self.num_probes = 0
         self.answer: Any = b"{}"
         self.asked: list[tuple[str, dict[str, Any], str]] = []
         self.was_asked = asyncio.Event()
@@ -52,6 +58,20 @@ class ScriptedEngine:
     async def openai_app(self, scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": json.dumps({"engine": scope["path"]}).encode()})
+
+    def openapi(self):
+        return {
+            "paths": {"/v1/chat/completions": {"post": {}}, "/sleep": {"post": {}}},
+            "components": {"schemas": {"ChatCompletionRequest": {"type": "object"}}},
+        }
+
+    async def probe(self):
+        self.num_probes += 1
+        ticket = self.work.begin(1, 1, lambda: None)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.work.end(ticket)
 
     async def generate(self, kind, body, request_id):
         self.asked.append((kind, body, request_id))

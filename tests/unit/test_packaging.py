@@ -43,7 +43,7 @@ def test_cpu_lock_has_no_package_built_for_gpus() -> None:
     assert [package for package in pins("cpu") if package in LEFT_OUT_ON_CPU or package.startswith(("nvidia-", "cuda-"))] == []
 
 
-@pytest.mark.parametrize("name", ["cpu", "cuda", "dev"])
+@pytest.mark.parametrize("name", ["cpu", "cuda", "dev", "source"])
 def test_lock_hashes_every_package_and_names_no_place(name: str) -> None:
     text = (LOCKS / f"{name}.txt").read_text()
     entries = re.split(r"^(?=[\w.-]+==)", text, flags=re.MULTILINE)[1:]
@@ -119,7 +119,7 @@ def test_serve_without_an_installation_says_what_to_run(tmp_path: Path) -> None:
 
 
 def setup_in(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    for name in ("pyproject.toml", "container/setup.sh", "container/locks/cpu.txt"):
+    for name in ("pyproject.toml", "container/setup.sh", "container/locks/cpu.txt", "container/locks/source.txt"):
         copy = folder / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes((ROOT / name).read_bytes())
@@ -169,16 +169,27 @@ def test_setup_runs_once_and_starts_anew_after_an_interruption(tmp_path: Path) -
         answer = setup_in(checkout, PYTHON=str(python), LOG=str(log), FAIL_AT=fail_at)
         return answer.returncode, re.findall(r"-m venv|torch==\S+|-r \S+|-e \.", log.read_text())
 
-    everything = ["-m venv", "torch==2.13.0+cpu", "-r container/locks/cpu.txt", "-e ."]
+    everything = ["-m venv", "torch==2.13.0+cpu", "-r container/locks/cpu.txt", "-r container/locks/source.txt", "-e ."]
     assert steps(fail_at="--require-hashes") == (7, everything[:2])
     assert not installed.exists()
-    assert steps(fail_at="-e .") == (7, everything[:3])
+    assert steps(fail_at="-e .") == (7, everything[:-1])
     assert not installed.exists()
     assert steps() == (0, everything)
     assert steps() == (0, [])
     assert [line.split()[0] for line in installed.read_text().splitlines()] == ["runtime", "project"]
     installed.write_text(installed.read_text().replace("runtime cpu", "runtime an-older-lock"))
     assert steps() == (0, everything)
+
+
+def test_setup_leaves_the_project_to_a_later_run_where_only_packages_are_asked_for(tmp_path: Path) -> None:
+    """As the image is built: the packages stay in a layer of their own when the code changes."""
+    python, log, checkout = script(tmp_path / "python", FAKE_PYTHON), tmp_path / "log", tmp_path / "checkout"
+    environ = {"PYTHON": str(python), "LOG": str(log), "FAIL_AT": "no such step"}
+    assert setup_in(checkout, "--packages", **environ).returncode == 0
+    assert "-e ." not in log.read_text()
+    log.write_text("")
+    assert setup_in(checkout, **environ).returncode == 0
+    assert [line for line in log.read_text().splitlines() if " install " in line and "-e ." not in line] == []
 
 
 def test_setup_run_by_root_installs_the_system_package_that_is_missing(tmp_path: Path) -> None:

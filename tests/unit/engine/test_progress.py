@@ -18,19 +18,34 @@ def test_reports_arrive_in_order(listening):
     assert reports == [("loading weights", 0.5), ("warming up", None)]
 
 
-def test_the_first_error_is_kept_as_one_line(listening):
+def test_errors_are_kept_in_their_order_each_as_one_line(listening):
     listener, config, _ = listening
     send_error(config, ValueError("not enough\n  memory"))
     send_error(config, ValueError("a consequence"))
-    listener.drain()
-    assert listener.error == "not enough memory"
+    assert listener.errors() == ["not enough memory", "a consequence"]
+
+
+def test_errors_of_long_ago_can_be_left_out(listening):
+    listener, config, _ = listening
+    send_error(config, ValueError("an adapter did not load"))
+    assert listener.errors(within_s=60) == ["an adapter did not load"]
+    assert listener.errors(within_s=-1) == []
+
+
+def test_an_engine_that_goes_on_failing_fills_no_memory(listening):
+    listener, config, _ = listening
+    for number in range(100):
+        send_error(config, ValueError(f"failure {number}"))
+        listener.drain()
+    kept = listener.errors()
+    assert len(kept) <= 32
+    assert kept[-1] == "failure 99"
 
 
 def test_an_error_without_text_is_named_by_its_class(listening):
     listener, config, _ = listening
     send_error(config, AssertionError())
-    listener.drain()
-    assert listener.error == "AssertionError"
+    assert listener.errors() == ["AssertionError"]
 
 
 def test_sending_after_start_up_is_harmless(listening):
