@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv: the locked packages for this machine, the project itself and, with --dev, what lint and tests need.
+# Makes .venv: the locked packages for this machine, the project itself and, with --dev, what lint and tests need; with --packages the first only.
 # .venv/installed lists the finished steps. It is away while a step runs, so an interrupted installation is never taken for a complete one
 # but made anew, and so is one whose lock has changed: pip cannot be trusted to repair a package it was stopped in.
 # Environment: PYTHON (default python3) makes the .venv; DEVICE=cpu or cuda overrides what the machine looks like.
@@ -62,6 +62,7 @@ install_runtime() {
     "$PYTHON" -m venv .venv
     if [ "$device" = cpu ]; then install_cpu_torch; fi
     install_locked "container/locks/$device.txt"
+    install_from_source
     compile_bytecode
 }
 
@@ -69,6 +70,10 @@ install_cpu_torch() {
     local options=(install --quiet --no-deps --only-binary :all: --no-compile)
     # The machine's own sources first: a folder of wheels may hold it, and PyPI, which does not, says so at once.
     pip "${options[@]}" "$cpu_torch" 2>/dev/null || pip "${options[@]}" --index-url $cpu_torch_index "$cpu_torch"
+}
+
+install_from_source() {
+    pip install --quiet --no-deps --no-build-isolation --use-pep517 --require-hashes --no-compile -r container/locks/source.txt
 }
 
 compile_bytecode() { # on every core, and without what a start never imports; some packages ship templates that are not Python, hence no failure
@@ -84,8 +89,9 @@ exec 9<container/locks
 flock 9
 
 device=$(choose_device)
-runtime="$device $(hash_of "container/locks/$device.txt") $cpu_torch $PWD"
+runtime="$device $(hash_of "container/locks/$device.txt" container/locks/source.txt) $cpu_torch $PWD"
 grep -qxF "runtime $runtime" $installed 2>/dev/null || { check_machine; rm -rf .venv; }
 step runtime "$runtime" install_runtime
+[ "${1:-}" != --packages ] || exit 0
 step project "$(hash_of pyproject.toml)" install_project
 if [ "${1:-}" = --dev ]; then step dev "$(hash_of container/locks/dev.txt)" install_locked container/locks/dev.txt; fi

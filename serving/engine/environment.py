@@ -8,9 +8,11 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from serving.engine.args import num_ranks
 from serving.engine.cpu import find_cores, openmp_environment
+from serving.engine.network import network_environment
 from serving.errors import SettingsError
 from serving.settings import DEFAULT, Settings
 
@@ -78,8 +80,15 @@ def engine_environment(
     if settings.log_level != "debug":
         # Warnings that PyTorch and others write past the logging module: not one of them is the user's to act on.
         defaults |= {"PYTHONWARNINGS": "ignore", "TORCH_CPP_LOG_LEVEL": "ERROR", "TQDM_DISABLE": "1"}
+    required |= network_environment(environ, is_one_machine=_is_one_machine(settings.engine))
     if runs_on_cpu():
         libiomp = Path(sys.prefix) / "lib" / "libiomp5.so"
         cores = find_cores(allowed_cpus)
         required |= openmp_environment(cores, num_ranks(settings.engine), libiomp if libiomp.exists() else None, environ)
     return {name: value for name, value in defaults.items() if name not in environ} | required
+
+
+def _is_one_machine(user: Mapping[str, Any]) -> bool:
+    """Whether all ranks and replicas are processes of this machine."""
+    is_spread = user.get("nnodes", 1) > 1 or "ray" in (user.get("distributed_executor_backend"), user.get("data_parallel_backend"))
+    return not is_spread and user.get("data_parallel_address") is None
