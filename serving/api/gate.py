@@ -10,8 +10,8 @@ from serving.api.errors import error_response
 from serving.api.lifecycle import Lifecycle, State
 from serving.errors import NotReady, RequestError, Unauthorized
 
-_OPEN_PATHS = frozenset({"/ping", "/health"})
-_ANSWERED_WHILE_LOADING = _OPEN_PATHS | {"/metrics", "/openapi.json"}
+_OPEN_PATH = "/ping"
+_ANSWERED_WHILE_LOADING = frozenset({"/ping", "/health", "/metrics", "/openapi.json"})
 _RETRY_AFTER_S = {State.STARTING: "5", State.STALLED: "10", State.DRAINING: "1"}
 
 
@@ -29,7 +29,7 @@ class Gate:
 
     def _refusal(self, scope: Scope) -> RequestError | None:
         path = scope["path"]
-        if self._api_keys and path not in _OPEN_PATHS and not self._has_key(Headers(scope=scope)):
+        if self._api_keys and path != _OPEN_PATH and not self._has_key(Headers(scope=scope)):
             return Unauthorized("no valid API key: send one as `Authorization: Bearer KEY`", headers={"WWW-Authenticate": "Bearer"})
         if self._lifecycle.is_ready or path in _ANSWERED_WHILE_LOADING:
             return None

@@ -57,7 +57,7 @@ class TestApiKey:
     def environ(self):
         return {"TOKENPORT_API_KEY": "first,second"}
 
-    @pytest.mark.parametrize("path", ["/invocations", "/v1/chat/completions", "/metrics", "/openapi.json", "/nothing"])
+    @pytest.mark.parametrize("path", ["/invocations", "/v1/chat/completions", "/metrics", "/health", "/openapi.json", "/nothing"])
     async def test_every_route_but_ping_wants_a_key(self, client, path):
         answer = await client.get(path)
         assert answer.status_code == 401

@@ -252,3 +252,23 @@ def test_help_names_every_setting_that_can_be_set() -> None:
 def test_settings_do_not_import_the_engine() -> None:
     code = "import sys, serving.settings as s; s.load_settings([], {}); sys.exit(bool({'vllm', 'torch', 'yaml'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("environ", "deadline_s"),
+    [
+        ({}, 0.0),
+        ({"SAGEMAKER_BIND_TO_PORT": "8080"}, 55.0),
+        ({"SAGEMAKER_REGION": "eu-west-1", "SAGEMAKER_BATCH": "true"}, 0.0),
+        ({"SAGEMAKER_REGION": "eu-west-1", "TOKENPORT_DEADLINE_S": "900"}, 900.0),
+        ({"SAGEMAKER_REGION": "eu-west-1", "TOKENPORT_DEADLINE_S": "0"}, 0.0),
+    ],
+)
+def test_an_answer_has_a_deadline_where_sagemaker_would_give_up(environ, deadline_s):
+    assert load_settings([], environ).deadline_s == deadline_s
+
+
+@pytest.mark.parametrize("name", ["stall_s", "deadline_s", "stream_deadline_s", "max_queue", "max_queue_tokens", "max_body_bytes"])
+@pytest.mark.parametrize("value", ["-1", "nan", "inf", "many"])
+def test_limits_are_refused_that_are_none(name, value):
+    assert refusal(**{f"TOKENPORT_{name.upper()}": value}).startswith(f"TOKENPORT_{name.upper()}: expected")
