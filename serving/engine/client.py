@@ -14,6 +14,7 @@ from vllm.config import VllmConfig
 from vllm.exceptions import RetryableRequestError
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from serving.engine.work import Scope, Ticket, Work, current_scope
@@ -50,6 +51,11 @@ class Client(AsyncLLM):
                     if output.finished and ticket.ended_by is not None:
                         _end_early(output, ticket, scope, is_stream)
                     yield output
+
+    def give_up(self) -> None:
+        """Treat the engine as dead: tell all that wait for it, and take nothing more."""
+        self.engine_core.resources.engine_dead = True
+        self.output_processor.propagate_error(EngineDeadError())
 
     @contextlib.contextmanager
     def _ticket(self, prompt: Any, sampling_params: SamplingParams, request_id: str) -> Iterator[Ticket]:

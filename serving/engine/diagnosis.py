@@ -87,7 +87,7 @@ def _reason(texts: Sequence[str], exit_codes: Mapping[str, int], facts: Facts) -
 
 def _exits(text: str) -> list[tuple[str, int]]:
     """Processes and their exit codes, in vLLM's words for a worker's end and for the end of engine cores."""
-    return [(match[1], int(match[2])) for match in [_WORKER_DIED.search(text), _CORE_ENDED.search(text)] if match]
+    return [(match[1], int(match[2])) for match in [_WORKER_DIED.search(text), _CORE_ENDED.search(text)] if match and match[2] != "None"]
 
 
 def _one_line(text: str) -> str:
@@ -108,10 +108,14 @@ _CONSEQUENCE = re.compile(
 )
 
 
+def _called(process: str) -> str:
+    rank = re.fullmatch(r"VllmWorker-(\d+)", process)
+    return f"the worker process of rank {rank[1]}" if rank else "the engine core" if process.startswith("EngineCore") else process
+
+
 def _ended(process: str, code: int, facts: Facts) -> str:
     """How a process ended, by its exit code."""
-    rank = re.fullmatch(r"VllmWorker-(\d+)", process)
-    who = f"the worker process of rank {rank[1]}" if rank else "the engine core" if process.startswith("EngineCore") else process
+    who = _called(process)
     if code >= 0:
         return f"{who} ended by itself with exit code {code}; the log says why"
     name = signal.Signals(-code).name if -code in {item.value for item in signal.Signals} else f"signal {-code}"
@@ -264,11 +268,17 @@ def _inner(match: re.Match[str], facts: Facts) -> str:
 
 
 def _died(match: re.Match[str], facts: Facts) -> str:
-    return _ended(match[1], int(match[2]), facts)
+    # The monitor may see a process end before its exit code can be had.
+    return f"{_called(match[1])} died" if match[2] == "None" else _ended(match[1], int(match[2]), facts)
+
+
+def is_lost_worker(text: str) -> bool:
+    """Whether `text`, told by an engine process, says that a worker has died."""
+    return _WORKER_DIED.search(text) is not None
 
 
 _NUMBER = r"(-?[\d.]+)"
-_WORKER_DIED = re.compile(r"Worker proc (\S+) died unexpectedly \(exit code: (-?\d+)\)")
+_WORKER_DIED = re.compile(r"Worker proc (\S+) died unexpectedly \(exit code: (-?\d+|None)\)")
 _CORE_ENDED = re.compile(r"Failed core proc\(s\): \{'([^']+)': (-?\d+)")
 _TABLE: Sequence[tuple[re.Pattern[str], Callable[[re.Match[str], Facts], str]]] = (
     (_WORKER_DIED, _died),

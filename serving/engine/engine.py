@@ -133,10 +133,13 @@ class VllmEngine:
             pass
 
     async def wait_dead(self) -> str:
-        """See `Engine`. Reads a flag that vLLM's monitor of the child process sets; the engine itself is not asked."""
-        while not self._launched.errored:  # noqa: ASYNC110 - vLLM offers a flag, no event
-            await asyncio.sleep(_DEATH_POLL_S)
+        """See `Engine`. Reads flags that monitors of the child processes set; the engine itself is not asked."""
         assert self._postmortem is not None  # noqa: S101 - made by start
+        while not self._launched.errored:
+            if self._postmortem.has_lost_worker():
+                # vLLM gets there by itself, but only after waiting several seconds for the workers that are left.
+                self._launched.give_up()
+            await asyncio.sleep(_DEATH_POLL_S)
         return self._postmortem.death(self._exit_codes())
 
     def _exit_codes(self) -> dict[str, int]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from serving.engine.diagnosis import Facts, death, start_failure, text_of
+from serving.engine.diagnosis import Facts, death, is_lost_worker, start_failure, text_of
 from serving.engine.progress import ProgressListener
 from serving.errors import StartError
 
@@ -31,6 +31,10 @@ class Postmortem:
     def start_error(self, error: Exception, exit_codes: Mapping[str, int]) -> StartError:
         """The error to raise for `error`, which ended the start in this process. `exit_codes`: see `diagnosis.death`."""
         return StartError(start_failure([*self._progress.errors(), text_of(error)], exit_codes, self._facts()))
+
+    def has_lost_worker(self) -> bool:
+        """Whether a worker process was found dead: the engine cannot go on without it, though it may take its time to say so."""
+        return any(is_lost_worker(text) for text in self._progress.errors(_RELATED_S))
 
     def death(self, exit_codes: Mapping[str, int]) -> str:
         """The line for an engine that died while serving; see `diagnosis.death`."""

@@ -5,7 +5,7 @@ import signal
 import pytest
 from pydantic import BaseModel, ValidationError, field_validator
 
-from serving.engine.diagnosis import Facts, death, memory_shortage, root_cause, start_failure, text_of
+from serving.engine.diagnosis import Facts, death, is_lost_worker, memory_shortage, root_cause, start_failure, text_of
 
 CORE_FAILED = "Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}"
 WORKER_FAILED = "WorkerProc initialization failed due to an exception in a background process. See stack trace for root cause."
@@ -204,3 +204,10 @@ def test_an_exception_that_says_little_by_itself_has_its_class_and_one_that_says
         raise AssertionError
     assert text_of(caught.value).startswith("AssertionError in ")
     assert "test_diagnosis.py:" in text_of(caught.value)
+
+
+def test_a_worker_is_lost_also_before_its_exit_code_is_known():
+    text = "Worker proc VllmWorker-2 died unexpectedly (exit code: None), shutting down executor."
+    assert is_lost_worker(text)
+    assert not is_lost_worker("the adapter could not be loaded")
+    assert death([text], {}, Facts()) == "the engine process died: the worker process of rank 2 died"
