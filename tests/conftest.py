@@ -30,6 +30,8 @@ SERVER_SETTINGS = {
     "TOKENPORT_TOOL_CALL_PARSER": "hermes",
     "TOKENPORT_KV_CACHE_MEMORY_BYTES": "2G",
     "TOKENPORT_DRAIN_S": "20",
+    # As in the image and on a minimal machine: whatever would compile fails, and is found.
+    "CXX": "/no/compiler",
 }
 
 

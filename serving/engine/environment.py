@@ -81,6 +81,10 @@ def engine_environment(
         # Warnings that PyTorch and others write past the logging module: not one of them is the user's to act on.
         defaults |= {"PYTHONWARNINGS": "ignore", "TORCH_CPP_LOG_LEVEL": "ERROR", "TQDM_DISABLE": "1"}
     required |= network_environment(environ, is_one_machine=_is_one_machine(settings.engine))
+    if runs_on_cpu() and settings.engine.get("enforce_eager", True):
+        # Eager is not enough: vLLM's sampler compiles a function for log-probabilities on its first use, which ends the engine where there
+        # is no C++ compiler.
+        defaults["TORCH_COMPILE_DISABLE"] = "1"
     if runs_on_cpu():
         libiomp = Path(sys.prefix) / "lib" / "libiomp5.so"
         cores = find_cores(allowed_cpus)

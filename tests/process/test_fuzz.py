@@ -16,7 +16,7 @@ from tests.conftest import start_server
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(3600)]
 
-EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "150")
+EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "10")
 ROUTES = ("/invocations", "/v1/chat/completions")
 
 

@@ -42,3 +42,9 @@ def test_what_the_user_set_stands(environment_of):
 def test_warnings_are_shown_at_debug_only(environment_of):
     assert environment_of()["PYTHONWARNINGS"] == "ignore"
     assert "PYTHONWARNINGS" not in environment_of(TOKENPORT_LOG_LEVEL="debug")
+
+
+def test_nothing_is_compiled_where_the_engine_is_eager(environment_of):
+    assert environment_of()["TORCH_COMPILE_DISABLE"] == "1"
+    assert "TORCH_COMPILE_DISABLE" not in environment_of(TOKENPORT_ENFORCE_EAGER="false")
+    assert "TORCH_COMPILE_DISABLE" not in environment_of({"TORCH_COMPILE_DISABLE": "0"})
