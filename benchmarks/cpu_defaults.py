@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -144,11 +144,11 @@ async def _request(client: httpx.AsyncClient, load: Load, number: int) -> list[f
     return arrivals
 
 
-def run(model: str, rounds: int, log: Path) -> Iterator[dict[str, Any]]:
+def run(model: str, rounds: int, log: Path, without: Sequence[str]) -> Iterator[dict[str, Any]]:
     """One row for each start and each measurement, as soon as it is made. The first round warms up and is left out."""
     with contextlib.ExitStack() as servers:
         urls: dict[str, str] = {}
-        for contestant in contestants():
+        for contestant in (one for one in contestants() if one.name not in without):
             urls[contestant.name], start_s = servers.enter_context(running(contestant, model, log))
             yield {"contestant": contestant.name, "start_s": start_s}
         for number in range(rounds + 1):
@@ -202,19 +202,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a folder with a checkpoint")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--without", nargs="*", default=[], metavar="CONTESTANT", help="leave these out")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--log", type=Path, default=Path(os.devnull), help="where the servers' output goes")
     options = parser.parse_args()
+    left_out = " --without " + " ".join(map(repr, options.without)) if options.without else ""
     result: dict[str, Any] = {
         "schema_version": 2,
-        "command": f"python -m benchmarks.cpu_defaults MODEL_FOLDER --rounds {options.rounds}",
+        "command": f"python -m benchmarks.cpu_defaults MODEL_FOLDER --rounds {options.rounds}{left_out}",
         "model": Path(options.model).name,
         "machine": machine(),
         "loads": [load.__dict__ for load in LOADS],
         "rows": [],
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    for row in run(options.model, options.rounds, options.log):
+    for row in run(options.model, options.rounds, options.log, options.without):
         # Written after every row, so that stopping early loses nothing.
         result["rows"].append(row)
         result["summary_tokens_per_s"] = summary(result["rows"])

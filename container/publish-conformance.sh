@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Writes docs/conformance.md anew: the contract's checks and the fault table for this checkout, with three ranks too, and for bare vLLM beside it.
-# Needs root, for namespaces of its own (no network, a read-only model folder), and about half an hour. MODEL is a folder with a checkpoint.
+# Writes docs/conformance.md anew: checks and fault table for this checkout, with three ranks too, and for bare vLLM beside it.
+# With IMAGE=tag the image as well. Needs root, for namespaces of its own (no network, read-only files), a quiet machine, half an hour.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 model=${1:?usage: container/publish-conformance.sh MODEL}
@@ -17,6 +17,7 @@ check 2-workers --command "container/serve serve" --env TOKENPORT_TENSOR_PARALLE
 # Tokenport's plugin is installed beside vLLM and would be loaded; vLLM's own default for the KV cache is all of the memory.
 check 3-vllm --command ".venv/bin/python -m vllm.entrypoints.openai.api_server --model {model} --port {port} --enforce-eager \
 --max-model-len 4096 --kv-cache-memory-bytes 1G" --profile generic --env VLLM_PLUGINS= --env HOME=/tmp
+[ -z "${IMAGE:-}" ] || check 4-image --image "$IMAGE" --no-faults
 
 {
     cat <<'INTRO'

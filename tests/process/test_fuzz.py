@@ -17,12 +17,13 @@ from tests.conftest import start_server
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(3600)]
 
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "10")
+# Short answers: most cases ask for as many tokens as there is room for.
+SETTINGS = {"TOKENPORT_MAX_MODEL_LEN": "48", "TOKENPORT_OVERRIDE_GENERATION_CONFIG": '{"max_new_tokens": 4}'}
 ROUTES = ("/invocations", "/v1/chat/completions")
 
 
 def test_no_body_brings_a_5xx_or_the_end_of_the_engine(tmp_path: Path, cache_dir: Path):
-    # Short answers: the cases ask for as many tokens as there is room for.
-    with start_server(tmp_path, cache_dir, TOKENPORT_MAX_MODEL_LEN="64", TOKENPORT_MAX_QUEUE="1000") as server:
+    with start_server(tmp_path, cache_dir, **SETTINGS) as server:
         command = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{server.url}/openapi.json", "--no-color"]
         command += [f"--include-path={route}" for route in ROUTES]
         command += ["--checks=not_a_server_error", "--phases=coverage,fuzzing", f"--max-examples={EXAMPLES}", "--workers=4"]
