@@ -451,7 +451,7 @@ def main() -> int:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.sendto(b"x", ("203.0.113.1", 53))
     if broken("read-only-root"):
-        with open(os.path.join(os.path.dirname(__file__), "scratch"), "w") as scratch:
+        with open("/var/lib/tokenport-scratch", "w") as scratch:
             scratch.write("x")
     if broken("accepts-early"):
         time.sleep(6)
