@@ -90,7 +90,7 @@ def _is_whole(text: str, body: dict[str, Any]) -> bool:
 async def _sample_memory(samples: list[dict[str, float]], started: float, until: float) -> None:
     server = next(child for child in psutil.Process().children() if "serving" in child.cmdline())
     while time.monotonic() < until:
-        processes = {process.name(): process.memory_info().rss for process in (server, *server.children(recursive=True))}
+        processes = {f"{process.name()} {process.pid}": process.memory_info().rss for process in (server, *server.children(recursive=True))}
         samples.append({"at_s": round(time.monotonic() - started, 1), "rss_bytes": sum(processes.values()), **processes})
         await asyncio.sleep(_SAMPLE_S)
 
