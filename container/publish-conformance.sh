@@ -14,6 +14,7 @@ check() { # FILE argument...: a check that fails is a result, not an end
 
 check 1-process --command "container/serve serve"
 check 2-workers --command "container/serve serve" --env TOKENPORT_TENSOR_PARALLEL_SIZE=3 --only kill-worker stop-worker
+sed -i '1s/$/, three ranks/' "$parts/2-workers.md"
 # Tokenport's plugin is installed beside vLLM and would be loaded; vLLM's own default for the KV cache is all of the memory.
 check 3-vllm --command ".venv/bin/python -m vllm.entrypoints.openai.api_server --model {model} --port {port} --enforce-eager \
 --max-model-len 4096 --kv-cache-memory-bytes 1G" --profile generic --env VLLM_PLUGINS= --env HOME=/tmp

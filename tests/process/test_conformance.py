@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 WHILE_RUNNING = ["invocations", "streams", "headers", "batch", "websocket", "access", "limits", "overload"]
-WHOLE_LIFE = ["start", "health", *WHILE_RUNNING, "afterwards", "drain"]
+WHOLE_LIFE = ["start", "ping-loading", "ping-truthful", "ping-ready", *WHILE_RUNNING, "afterwards", "drain"]
 
 
 def test_the_server_keeps_the_contract(cache_dir, request):
