@@ -31,10 +31,12 @@ def test_no_body_brings_a_5xx_or_the_end_of_the_engine(tmp_path: Path, cache_dir
         command += ["--request-timeout=60", "--no-shrink", "--continue-on-failure", "--suppress-health-check=all", "--warnings=off"]
         ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=3500)
         print(ended.stdout[-6000:])
-        generated = re.search(r"(\d+) generated", ended.stdout)
-        assert generated is not None, ended.stdout[-3000:] + ended.stderr[-1000:]
-        assert int(generated[1]) > 1000 + 2 * int(EXAMPLES)
-        assert ended.returncode == 0, ended.stdout[-6000:]
+        # Not the exit code: Python 3.11's parser at times fails under the tool, which says nothing of the server.
+        told = re.search(r"(\d+) generated, (\d+) passed", ended.stdout)
+        assert told is not None, ended.stdout[-3000:] + ended.stderr[-1000:]
+        num_generated, num_passed = int(told[1]), int(told[2])
+        assert num_passed == num_generated, ended.stdout[-6000:]
+        assert num_generated > 1000 + 2 * int(EXAMPLES)
         answer = httpx.post(f"{server.url}/invocations", json={"prompt": "Water is", "max_tokens": 3}, timeout=60)
         assert answer.status_code == 200
         assert server.process.poll() is None
