@@ -11,8 +11,9 @@ from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serving.api.body_limit import replay
 from serving.engine.interface import Adapters, Engine
 from serving.errors import InvalidRequest, NotEnabled
 
@@ -87,7 +88,7 @@ async def with_adapter(engine: Engine, scope: Scope, receive: Receive) -> Receiv
         MutableHeaders(scope=scope)["content-length"] = str(len(raw))
     elif _chosen.get():
         raise InvalidRequest(f"the header {ADAPTER_HEADER} needs a JSON object as body")
-    return _replay(raw, receive)
+    return replay([{"type": "http.request", "body": raw, "more_body": False}], receive)
 
 
 async def _ready(engine: Engine, body: dict[str, Any], raw: bytes) -> bytes:
@@ -96,12 +97,3 @@ async def _ready(engine: Engine, body: dict[str, Any], raw: bytes) -> bytes:
     if isinstance(model, str) and model:
         await enabled(engine).make_ready(model)
     return raw if chosen is body else json.dumps(chosen).encode()
-
-
-def _replay(raw: bytes, receive: Receive) -> Receive:
-    messages: list[Message] = [{"type": "http.request", "body": raw, "more_body": False}]
-
-    async def replayed() -> Message:
-        return messages.pop() if messages else await receive()
-
-    return replayed

@@ -37,7 +37,7 @@ class BodyLimit:
         except BodyTooLarge as error:
             await error_response(error)(scope, receive, send)
         else:
-            await self._app(scope, _replay(messages, receive), send)
+            await self._app(scope, replay(messages, receive), send)
 
     async def _read(self, headers: Headers, receive: Receive) -> list[Message]:
         """The body as one message, then a disconnect if there was one."""
@@ -67,7 +67,9 @@ class BodyLimit:
         return BodyTooLarge(text, headers={"Connection": "close"})
 
 
-def _replay(messages: list[Message], receive: Receive) -> Receive:
+def replay(messages: list[Message], receive: Receive) -> Receive:
+    """A `receive` that gives `messages` first, then what `receive` gives."""
+
     async def replayed() -> Message:
         return messages.pop(0) if messages else await receive()
 

@@ -10,6 +10,7 @@ import logging
 
 from serving.api.lifecycle import Lifecycle, State
 from serving.engine.interface import Engine
+from serving.errors import EngineDead
 
 logger = logging.getLogger("tokenport.watch")
 
@@ -39,6 +40,6 @@ async def watch(engine: Engine, lifecycle: Lifecycle, stall_s: float) -> None:
 
 
 async def _probe(engine: Engine) -> None:
-    # That it failed is no news: the engine's death is waited for elsewhere.
-    with contextlib.suppress(Exception):
+    # The engine's death is waited for, and told, elsewhere.
+    with contextlib.suppress(EngineDead):
         await engine.probe()

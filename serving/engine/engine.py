@@ -127,10 +127,14 @@ class VllmEngine:
     async def probe(self) -> None:
         """See `Engine`."""
         from vllm import SamplingParams
+        from vllm.v1.engine.exceptions import EngineDeadError
 
         prompt: Any = {"prompt_token_ids": [0]}
-        async for _ in self._launched.generate(prompt, SamplingParams(max_tokens=1), f"tokenport-probe-{uuid.uuid4().hex}"):
-            pass
+        try:
+            async for _ in self._launched.generate(prompt, SamplingParams(max_tokens=1), f"tokenport-probe-{uuid.uuid4().hex}"):
+                pass
+        except EngineDeadError as error:
+            raise EngineDead("the engine died before it produced a token") from error
 
     async def wait_dead(self) -> str:
         """See `Engine`. Reads flags that monitors of the child processes set; the engine itself is not asked."""

@@ -130,7 +130,7 @@ class Engine(Protocol):
         ...
 
     async def probe(self) -> None:
-        """Return when a token has been produced. Ends only then, or by being cancelled."""
+        """Return when a token has been produced. Otherwise ends only by being cancelled, or with EngineDead."""
         ...
 
     async def wait_dead(self) -> str:
