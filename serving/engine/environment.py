@@ -86,6 +86,9 @@ def engine_environment(
         # is no C++ compiler.
         defaults["TORCH_COMPILE_DISABLE"] = "1"
     if runs_on_cpu():
+        # oneDNN compiles a kernel for every number of tokens a step has, and by default keeps 1024 of them. Each layer holds its last 32 by
+        # itself, so that many for each of a model's few shapes are as fast and leave memory flat.
+        defaults["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "128"
         libiomp = Path(sys.prefix) / "lib" / "libiomp5.so"
         cores = find_cores(allowed_cpus)
         required |= openmp_environment(cores, num_ranks(settings.engine), libiomp if libiomp.exists() else None, environ)
