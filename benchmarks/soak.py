@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import psutil
 
-from benchmarks.cpu_defaults import Contestant, machine, running
+from benchmarks.servers import Contestant, machine, running
 
 _NUM_SEQUENCES, _MAX_QUEUE = 16, 16
 _NUM_CLIENTS = 2 * (_NUM_SEQUENCES + _MAX_QUEUE)
@@ -87,22 +87,23 @@ def _is_whole(text: str, body: dict[str, Any]) -> bool:
     return bool(json.loads(text)["usage"]["completion_tokens"] == body["max_tokens"])
 
 
-async def _sample_memory(samples: list[dict[str, float]], started: float, until: float) -> None:
-    server = next(child for child in psutil.Process().children() if "serving" in child.cmdline())
+async def _sample_memory(server: psutil.Process, samples: list[dict[str, float]], started: float, until: float) -> None:
     while time.monotonic() < until:
         processes = {f"{process.name()} {process.pid}": process.memory_info().rss for process in (server, *server.children(recursive=True))}
         samples.append({"at_s": round(time.monotonic() - started, 1), "rss_bytes": sum(processes.values()), **processes})
         await asyncio.sleep(_SAMPLE_S)
 
 
-async def soak(url: str, minutes: float) -> dict[str, Any]:
+async def soak(url: str, server: psutil.Process, minutes: float) -> dict[str, Any]:
     """Run the load and sum up."""
     tally, samples = Tally(), list[dict[str, float]]()
     started = time.monotonic()
     until = started + 60 * minutes
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, timeout=_REQUEST_TIMEOUT_S, limits=limits) as http:
-        await asyncio.gather(_sample_memory(samples, started, until), *(client(http, tally, until, seed) for seed in range(_NUM_CLIENTS)))
+        await asyncio.gather(
+            _sample_memory(server, samples, started, until), *(client(http, tally, until, seed) for seed in range(_NUM_CLIENTS))
+        )
         wall_s = time.monotonic() - started
         alive = (await http.get("/ping")).status_code == httpx.codes.OK
     # After the first quarter every buffer and cache has been used.
@@ -132,8 +133,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--log", type=Path, default=Path(os.devnull), help="where the server's output goes")
     options = parser.parse_args()
-    with running(_SERVER, options.model, options.log) as (url, _):
-        result = asyncio.run(soak(url, options.minutes))
+    with running(_SERVER, options.model, options.log) as server:
+        result = asyncio.run(soak(server.url, server.process, options.minutes))
     result = {
         "schema_version": 1,
         "command": f"python -m benchmarks.soak MODEL_FOLDER --minutes {options.minutes:g}",
