@@ -3,7 +3,8 @@
     python -m benchmarks.quality MODEL_FOLDER --out benchmarks/results/FILE.json
 
 Each variant is made by `tokenport prepare ... --quality`, or loaded so by the engine; the figures are what the command wrote. FP32 is there
-to show how much is the 16 bit's own rounding. The file keeps the layers that lose most, the machine and the versions.
+to show how much is the 16 bit's own rounding. The file keeps the layers that lose most, the machine and the versions; what it has already
+from the same machine is not measured again.
 """
 
 import argparse
@@ -72,8 +73,10 @@ def main() -> None:
         "variants": {},
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
+    if options.out.exists() and (found := json.loads(options.out.read_text()))["machine"] == result["machine"]:
+        result["variants"] = {name: row for name, row in found["variants"].items() if "failed" not in row}
     for name, how in VARIANTS.items():
-        if name in options.without:
+        if name in options.without or name in result["variants"]:
             continue
         with tempfile.TemporaryDirectory(prefix="tokenport-") as work:
             try:

@@ -63,6 +63,13 @@ def read_presharded(folder: Path) -> Presharded | None:
     return found
 
 
+def arguments_for(folder: Path, engine: Mapping[str, Any], engine_version: str) -> Mapping[str, Any]:
+    """`engine`, vLLM's arguments that the user set, as the checkpoint in `folder` needs them: the same unless it is pre-sharded. If there
+    is no such folder the model is a hub's. Raises as `read_presharded` and `presharded_arguments`."""
+    found = read_presharded(folder)
+    return engine if found is None else presharded_arguments(found, engine, engine_version)
+
+
 def presharded_arguments(found: Presharded, engine: Mapping[str, Any], engine_version: str) -> dict[str, Any]:
     """`engine`, vLLM's arguments that the user set, with what loads this checkpoint.
 

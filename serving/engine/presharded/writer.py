@@ -7,6 +7,7 @@ It ends when its standard input does.
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -79,15 +80,40 @@ def rank_state(config: "VllmConfig", rank: int, size: int) -> "dict[str, Tensor]
 
 
 def write_parts(state: "dict[str, Tensor]", folder: Path, max_bytes: int = MAX_PART_BYTES) -> list[str]:
-    """Write the parameters to files of at most `max_bytes` (a single larger one excepted). Returns their names."""
+    """Write the parameters to files of at most `max_bytes` (a single larger one excepted), read them again, and only then give `folder` its
+    name. Returns the files' names.
+
+    Raises:
+        OSError: the disk is full, or does not give back what was written.
+    """
     from safetensors.torch import save_file
 
-    folder.mkdir()
+    work = folder.with_name(f".{folder.name}")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
     names = []
     for number, part in enumerate(_parts(state, max_bytes), start=1):
         names.append(f"part-{number:05}.safetensors")
-        save_file(part, folder / names[-1], {"format": "pt"})
+        save_file(part, work / names[-1], {"format": "pt"})
+        (work / names[-1]).chmod(0o644)
+        _verify(work / names[-1], part)
+    work.rename(folder)
     return names
+
+
+def _verify(file: Path, part: "dict[str, Tensor]") -> None:
+    import torch
+    from safetensors import safe_open
+
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+        # What is read again shall come from the disk, not from memory.
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with safe_open(file, framework="pt") as opened:
+        for name, tensor in part.items():
+            # As bytes: a NaN is not equal to itself.
+            if not torch.equal(opened.get_tensor(name).reshape(-1).view(torch.uint8), tensor.reshape(-1).view(torch.uint8)):
+                raise OSError(f"{file}: what was read back is not what was written; look after this disk")
 
 
 def _parts(state: "dict[str, Tensor]", max_bytes: int) -> "Iterator[dict[str, Tensor]]":

@@ -1,0 +1,53 @@
+"""The words of `tokenport prepare`, and the text that quality is measured on."""
+
+from pathlib import Path
+
+import pytest
+
+from serving.engine.prepare.log_probabilities import text
+from serving.engine.prepare.options import Options, help_text, parse
+from serving.errors import SettingsError
+
+
+def test_the_words_become_options() -> None:
+    flags = ["--ignore", "re:.*down_proj", "--ignore", "model.layers.0.mlp.up_proj", "--smooth", "--quality"]
+    words = ["models/a", "/out", "--quantization", "int8", *flags]
+    ignore = ("re:.*down_proj", "model.layers.0.mlp.up_proj")
+    assert parse(words) == Options("models/a", Path("/out"), "int8", ignore, 0.5, True)
+
+
+def test_the_order_of_what_is_ignored_is_no_other_setting() -> None:
+    one = parse(["a", "b", "--quantization", "int8", "--ignore", "x", "--ignore", "y"])
+    other = parse(["a", "b", "--quantization", "int8", "--ignore", "y", "--ignore", "x", "--ignore", "x"])
+    assert one.settings == other.settings
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("a b", "--quantization"),
+        ("a --quantization int8", "OUT"),
+        ("a b --quantization int4", "int4"),
+        ("a b c --quantization int8", "unrecognized arguments: c"),
+        ("a b --quant int8", "--quantization"),
+        ("a b --quantization nf4 --ignore x", "--ignore is for --quantization int8"),
+        ("a b --quantization llm-int8 --smooth", "--smooth is for --quantization int8"),
+        ("a b --quantization int8 --smooth 1.5", "1.5 is not between 0 and 1"),
+        ("--quantization int8 --smooth a b", "write --smooth=0.5, or --smooth as the last word"),
+    ],
+)
+def test_wrong_words_are_named(words: str, told: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        parse(words.split())
+    assert told in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_help_names_every_option() -> None:
+    for word in ("MODEL", "OUT", "--quantization", "--ignore", "--smooth", "--quality"):
+        assert word in help_text()
+
+
+def test_the_text_ships_along_and_is_plain_ascii_of_the_stated_length() -> None:
+    assert text().isascii()
+    assert 1500 < len(text().split()) < 2500
