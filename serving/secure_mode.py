@@ -83,6 +83,8 @@ def _options(settings: Settings, controls: frozenset[str]) -> Iterator[str]:
                 yield _text(CHAT_TEMPLATES, f"{source} sets {path}, which lets a request bring its template")
             if CHAT_TEMPLATES in controls and key == _TEMPLATE and item is not None and not _is_trusted_file(str(item), settings):
                 yield _text(CHAT_TEMPLATES, f"{source} sets {path} to something else than a file outside of the untrusted channels")
+    if PICKLES in controls and settings.trust_shipped_cache:
+        yield _text(PICKLES, f"{settings.sources['trust_shipped_cache']} trusts the compiled code that comes with a model")
     if SCRIPTS in controls and settings.custom_code_dir is not None:
         for script in _python_files(Path(settings.custom_code_dir)):
             yield _text(SCRIPTS, f"{settings.sources['custom_code_dir']} names a folder with {script}")
@@ -120,7 +122,7 @@ def _downloads(settings: Settings, location: str, controls: frozenset[str]) -> I
     if control is None:
         return
     if location and not os.path.isdir(location):
-        yield _text(control, f"the model {location} would be downloaded, which no channel checks: name a folder")
+        yield _text(control, f"the model {location} would be downloaded or unpacked, which no channel checks: name a folder")
     for name, value in settings.engine.items():
         for path, key, item in _nested(name, value):
             names_model = key in _MODEL_OPTIONS or path == "speculative_config.model"

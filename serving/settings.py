@@ -31,6 +31,7 @@ _SAGEMAKER_DEADLINE_S = 55.0
 """InvokeEndpoint gives up after 60 s: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html"""
 _IS_BATCH = "SAGEMAKER_BATCH"
 """`true` in a batch transform, which waits for up to an hour: no deadline there."""
+_CACHE_SIZES = ("gpu_memory_utilization", "kv_cache_memory_bytes", "num_gpu_blocks_override")
 _AT_LEAST = {
     "drain_s": 0,
     "stall_s": 0.1,
@@ -38,6 +39,8 @@ _AT_LEAST = {
     "stream_deadline_s": 0,
     "max_queue": 0,
     "max_queue_tokens": 0,
+    "kv_cache_tokens": 1,
+    "max_concurrency": 1,
     "max_body_bytes": 1,
     "custom_code_threads": 1,
     "session_ttl_s": 1,
@@ -52,9 +55,11 @@ class Settings:
     completions may be logged only if `log_requests`. `api_key`: keys of which a request must carry one; empty for no check. `drain_s`:
     seconds that running requests have after SIGTERM. `stall_s`: seconds without a step of the engine that make it stalled. `deadline_s`,
     `stream_deadline_s`: seconds an answer may take, 0 for no limit. `max_queue` requests and `max_queue_tokens` tokens may wait beyond what
-    the engine holds at once; None for as many tokens again. `session_ttl_s`: seconds that a session lasts. `on_sagemaker`: the platform
+    the engine holds at once; None for as many tokens again. `kv_cache_tokens`, `max_concurrency` (sequences of full length): what the KV
+    cache of each replica holds; None for what memory is left. `session_ttl_s`: seconds that a session lasts. `on_sagemaker`: the platform
     runs this process.
     `custom_code*`: see `api/custom_code.py`. `secure_mode`, `security_controls` (upper case), `untrusted_channels`: see `secure_mode.py`.
+    `verify_checksums`: see `engine/checksums.py`. `trust_shipped_cache`: see `engine/shipped_cache.py`.
     `adapter_roots`: absolute paths of the directories that LoRA adapters may be in.
     `engine` holds vLLM's own arguments by name, only those that were set: bool, int, float, str, list, dict, or None where vLLM takes it.
     `sources` says of every setting here, and of every one in `engine`, where its value came from: "default", "TOKENPORT_PORT", "--port".
@@ -75,8 +80,12 @@ class Settings:
     stream_deadline_s: float
     max_queue: int
     max_queue_tokens: int | None
+    kv_cache_tokens: int | None
+    max_concurrency: int | None
     max_body_bytes: int
     session_ttl_s: float
+    verify_checksums: bool
+    trust_shipped_cache: bool
     custom_code: bool
     custom_code_program: str
     custom_code_dir: str | None
@@ -225,11 +234,26 @@ def _refuse_contradictions(settings: Settings) -> None:
     for name in ("enable_log_requests", "enable_log_outputs"):
         if settings.engine.get(name) and not settings.log_requests:
             raise SettingsError(f"{settings.sources[name]}: {name} puts requests into the log, which needs log_requests=true as well")
+    _refuse_two_cache_sizes(settings)
     for name in ("max_loras", "max_cpu_loras", "lora_modules"):
         if settings.engine.get("enable_lora") is False and name in settings.engine:
             raise SettingsError(
                 f"{settings.sources['enable_lora']} switches LoRA off, {settings.sources[name]} asks for it ({name}); keep one"
             )
+
+
+def _refuse_two_cache_sizes(settings: Settings) -> None:
+    wished = {"kv_cache_tokens": settings.kv_cache_tokens, "max_concurrency": settings.max_concurrency}
+    names = [name for name, value in wished.items() if value is not None]
+    names += [name for name in _CACHE_SIZES if settings.engine.get(name) is not None] if names else []
+    if len(names) > 1:
+        told = " and ".join(f"{settings.sources[name]} ({name})" for name in names)
+        raise SettingsError(f"{told} each size the KV cache; keep one")
+    if names and settings.engine.get("max_model_len") == -1:
+        raise SettingsError(
+            f"{settings.sources['max_model_len']}: max_model_len=auto takes its length from the KV cache, whose size {names[0]} takes from "
+            "max_model_len; write a number"
+        )
 
 
 def _shown(name: str, raw: Any) -> str:

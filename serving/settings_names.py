@@ -3,6 +3,7 @@
 A name both Tokenport and vLLM have (model, host, port, api_key, log_level) is Tokenport's.
 """
 
+import dataclasses
 import difflib
 import functools
 from collections.abc import Iterable, Mapping
@@ -32,7 +33,10 @@ OWN = {
         Argument("stream_deadline_s", "float", default=450.0, help="The same for a stream; 0 for none"),
         Argument("max_queue", "int", default=128, help="Requests that may wait beyond those the engine runs at once"),
         Argument("max_queue_tokens", "int", help="Tokens that may wait beyond those the KV cache holds; unset: as many again"),
+        Argument("kv_cache_tokens", "size", help="Tokens that the KV cache holds; instead of gpu_memory_utilization"),
+        Argument("max_concurrency", "int", help="Sequences of max_model_len that the KV cache holds; instead of gpu_memory_utilization"),
         Argument("max_body_bytes", "int", default=25 * 1024 * 1024, help="Largest request body"),
+        Argument("trust_shipped_cache", "bool", default=False, help="Run the compiled code in the model's .tokenport-cache, if it has one"),
         Argument("custom_code", "bool", default=True, help="Run the model's own code/inference.py around /invocations, if it has one"),
         Argument("custom_code_program", "str", default="inference.py", help="File in the code folder that defines its functions"),
         Argument("custom_code_dir", "str", help="Folder of that file; unset: code in the model folder"),
@@ -48,6 +52,7 @@ OWN = {
             default=[],
             help="Folders secure mode checks; only SAGEMAKER_UNTRUSTED_CHANNELS sets it",
         ),
+        Argument("verify_checksums", "bool", default=True, help="Compare the model's files with its SHA256SUMS or manifest; sizes always"),
         Argument("session_ttl_s", "float", default=1200.0, help="Seconds that a SageMaker session lasts"),
     )
 }
@@ -153,10 +158,14 @@ REFUSED = {
 """vLLM's arguments that would be accepted and not honoured, each with why and what to do instead."""
 
 
+_WIDER = {name: dataclasses.replace(engine_arguments()[name], kind="int_or_auto") for name in ("tensor_parallel_size",)}
+"""vLLM's arguments that may be said in more ways than vLLM takes; what is said so is settled before vLLM sees it."""
+
+
 @functools.cache
 def settable() -> Mapping[str, Argument]:
     """Every name a setting may be given by, in any source, and what it stands for."""
-    vllms = (argument for name, argument in engine_arguments().items() if name not in REFUSED and name not in OWN)
+    vllms = (_WIDER.get(name, argument) for name, argument in engine_arguments().items() if name not in REFUSED and name not in OWN)
     return {name: argument for argument in vllms for name in argument.names} | OWN
 
 
@@ -178,7 +187,7 @@ def from_lmi(name: str, value: str) -> tuple[str, str]:
         WrongValueError: LMI would size the tensor parallelism itself.
     """
     if name == "tensor_parallel_degree" and value.strip().lower() == "max":
-        raise WrongValueError("write the number of GPUs instead of max")
+        raise WrongValueError("write the number of GPUs instead of max, or auto for the fewest that hold the model")
     if name == "dtype":
         value = _LMI_DTYPES.get(value, value)
     return LMI_NAMES.get(name, name), value

@@ -21,6 +21,7 @@ _EXPECTED = {
     "switch": "true or false",
     "int": "an integer",
     "size": "an integer, or one with a suffix such as 8k (8000) or 8K (8192)",
+    "int_or_auto": "an integer, or auto",
     "size_or_auto": "an integer, one with a suffix such as 8k (8000) or 8K (8192), or auto",
     "float": "a number",
     "str": "a string",
@@ -120,6 +121,10 @@ def _size(raw: Any) -> int:
     return int(number) * int(1024**power)
 
 
+def _int_or_auto(raw: Any) -> int | str:
+    return "auto" if isinstance(raw, str) and raw.strip().lower() == "auto" else _int(raw)
+
+
 def _size_or_auto(raw: Any) -> int:
     return -1 if isinstance(raw, str) and raw.strip().lower() == "auto" else _size(raw)
 
@@ -192,6 +197,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "switch": _bool,
     "int": _int,
     "size": _size,
+    "int_or_auto": _int_or_auto,
     "size_or_auto": _size_or_auto,
     "float": _float,
     "str": _str,

@@ -24,4 +24,4 @@ compile() { # OUTPUT [option...]
 
 compile cuda "$@"
 compile cpu --override container/locks/cpu-overrides.txt --constraint container/locks/cuda.txt "$@"
-compile dev --constraint container/locks/cuda.txt --constraint container/locks/cpu.txt "$@"
+compile dev --override container/locks/cpu-overrides.txt --constraint container/locks/cuda.txt --constraint container/locks/cpu.txt "$@"

@@ -1,7 +1,7 @@
 """The routes, all of them, and what surrounds them. Outside in: request context, gate, body, queue, router; then
 vLLM's own routes for what is left."""
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from starlette.exceptions import HTTPException
@@ -20,6 +20,7 @@ from serving.api.execution_parameters import execution_parameters
 from serving.api.gate import Gate
 from serving.api.invocations import invocations
 from serving.api.lifecycle import Lifecycle
+from serving.api.memory import MemoryReport, memory, memory_metrics
 from serving.api.openapi import documented_by
 from serving.api.ping import ping
 from serving.api.sessions import Sessions
@@ -68,15 +69,17 @@ def create_app(
     app.add_api_route("/adapters", list_adapters, methods=["GET"], response_class=Response)
     app.add_api_route("/adapters/{name}", describe_adapter, methods=["GET"], response_class=Response)
     app.add_api_route("/adapters/{name}", remove_adapter, methods=["DELETE"], response_class=Response)
+    app.add_api_route("/memory", memory, methods=["GET"], response_model=MemoryReport)
     app.add_api_route("/metrics", metrics, methods=["GET"], response_class=Response)
     app.router.default = EngineRoutes(engine, app.router.default)
     app.openapi = documented_by(app, engine, is_engines)  # type: ignore[method-assign]
     return app
 
 
-async def metrics() -> Response:
-    """Everything that this process counts, vLLM's metrics included, for Prometheus."""
-    return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+async def metrics(request: Request) -> Response:
+    """Everything that this process counts, vLLM's metrics included, and the memory, for Prometheus."""
+    sizes = await memory_metrics(request.app.state.engine, request.app.state.lifecycle)
+    return Response(generate_latest(REGISTRY) + sizes, media_type=CONTENT_TYPE_LATEST)
 
 
 class EngineRoutes:

@@ -4,6 +4,8 @@ STARTING -> READY <-> STALLED, from all three -> DRAINING -> STOPPED, and from a
 being done and `fraction` how far it is. Everything that must know whether to serve reads this object; nothing here waits or asks.
 """
 
+import time
+from collections.abc import Callable
 from enum import StrEnum
 
 
@@ -29,9 +31,13 @@ _NEXT: dict[State, frozenset[State]] = {
 
 
 class Lifecycle:
-    """Current state with its phase, progress and reason."""
+    """Current state with its phase, progress and reason. `start_up_s`: seconds of each phase of start-up, in order, as far as it is over;
+    the first is counted from `age_s` before now."""
 
-    def __init__(self) -> None:
+    def __init__(self, age_s: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._phase_began = clock() - age_s
+        self.start_up_s: dict[str, float] = {}
         self.state = State.STARTING
         self.phase = "starting"
         self.fraction: float | None = None
@@ -44,8 +50,11 @@ class Lifecycle:
 
     def progress(self, phase: str, fraction: float | None = None) -> None:
         """Name what start-up does now; `fraction` is 0..1 where it is known. Ignored after start-up: late reports change nothing."""
-        if self.state is State.STARTING:
-            self.phase, self.fraction = phase, fraction
+        if self.state is not State.STARTING:
+            return
+        if phase != self.phase:
+            self._end_phase()
+        self.phase, self.fraction = phase, fraction
 
     def ready(self) -> None:
         """A token has been produced, for the first time or after a standstill."""
@@ -79,4 +88,12 @@ class Lifecycle:
     def _move(self, state: State, reason: str | None = None) -> None:
         if state not in _NEXT[self.state]:
             raise ValueError(f"lifecycle: {self.state} cannot become {state}")
+        if self.state is State.STARTING:
+            self._end_phase()
         self.state, self.phase, self.fraction, self.reason = state, state.value, None, reason
+
+    def _end_phase(self) -> None:
+        # A phase may come again: several processes report.
+        now = self._clock()
+        self.start_up_s[self.phase] = self.start_up_s.get(self.phase, 0.0) + now - self._phase_began
+        self._phase_began = now

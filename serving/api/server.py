@@ -8,9 +8,11 @@ import contextlib
 import logging
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
+import psutil
 import uvicorn
 from starlette.types import ASGIApp
 
@@ -18,6 +20,7 @@ from serving.api.app import create_app
 from serving.api.context import InFlight
 from serving.api.custom_code import CustomCode
 from serving.api.lifecycle import Lifecycle
+from serving.api.memory import log_start
 from serving.api.watch import watch
 from serving.engine.interface import Engine
 from serving.errors import EngineDead, StartError
@@ -64,7 +67,7 @@ async def serve(
         StartError: the engine did not come up.
         EngineDead: it came up and died.
     """
-    lifecycle, in_flight = Lifecycle(), InFlight()
+    lifecycle, in_flight = Lifecycle(age_s=max(0.0, time.time() - psutil.Process().create_time())), InFlight()
     app = create_app(engine, settings, lifecycle, in_flight, custom_code)
     server = _Server(http_config(app, settings.max_body_bytes))
     stop = _StopSignal()
@@ -94,11 +97,12 @@ async def _live(
     if not stop.is_set:
         lifecycle.ready()
         on_ready()
-        watching = asyncio.create_task(watch(engine, lifecycle, settings.stall_s))
+        background = [asyncio.create_task(watch(engine, lifecycle, settings.stall_s)), asyncio.create_task(log_start(engine, lifecycle))]
         try:
             reason = await stop.or_done(engine.wait_dead())
         finally:
-            watching.cancel()
+            for task in background:
+                task.cancel()
         if reason is not None:
             raise EngineDead(reason)
     lifecycle.drain(f"received {stop.name}")

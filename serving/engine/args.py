@@ -15,8 +15,9 @@ _IN_PROCESS_EXECUTOR = "serving.engine.cpu_executor.InProcessExecutor"
 
 
 def num_ranks(user: Mapping[str, Any]) -> int:
-    """Processes that the model is spread over."""
-    return int(user.get("tensor_parallel_size", 1)) * int(user.get("pipeline_parallel_size", 1))
+    """Processes that the model is spread over. `auto` counts as one, which it is on the CPU; the number of GPUs is known only later."""
+    tensor_ranks = user.get("tensor_parallel_size", 1)
+    return (1 if tensor_ranks == "auto" else int(tensor_ranks)) * int(user.get("pipeline_parallel_size", 1))
 
 
 def cpu_defaults(user: Mapping[str, Any], memory_fraction: float) -> dict[str, Any]:
@@ -38,8 +39,9 @@ def engine_arguments(
     progress_socket: str,
     log_requests: bool,
     drain_s: float,
+    to_processes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """All arguments by their vLLM names, ready for vLLM's own parser.
+    """All arguments by their vLLM names, ready for vLLM's own parser. `to_processes`: what of Tokenport's the engine's processes must know.
 
     Raises:
         SettingsError: `additional_config` is not an object.
@@ -55,7 +57,7 @@ def engine_arguments(
     }
     required: dict[str, Any] = {
         "model": model,
-        "additional_config": {**additional, CONFIG_KEY: progress_socket},
+        "additional_config": {**additional, **(to_processes or {}), CONFIG_KEY: progress_socket},
     }
     if log_requests:
         defaults |= {"enable_log_requests": True, "enable_log_outputs": True, "enable_log_deltas": False}

@@ -17,7 +17,9 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
+from serving.engine.ledger_worker import METHOD
 from serving.engine.work import Scope, Ticket, Work, current_scope
+from serving.errors import NotReady
 
 _MESSAGES = {
     "deadline": "the deadline passed before the first token; fewer requests at once or a shorter prompt would help",
@@ -51,6 +53,19 @@ class Client(AsyncLLM):
                     if output.finished and ticket.ended_by is not None:
                         _end_early(output, ticket, scope, is_stream)
                     yield output
+
+    async def measure_memory(self) -> list[dict[str, Any]]:
+        """What `ledger_worker.measure` finds in each rank of each replica. Waits for the step that the engine is at.
+
+        Raises:
+            NotReady: the engine has died, or cannot measure.
+        """
+        try:
+            # No deadline in the engine: vLLM would take a late answer for that to its next question.
+            replicas = await self.engine_core.call_utility_all_async("collective_rpc", METHOD, None, (), None)
+        except Exception as error:
+            raise NotReady(f"the engine cannot measure its memory: {error or type(error).__name__}") from error
+        return [rank for replica in replicas for rank in replica]
 
     def give_up(self) -> None:
         """Treat the engine as dead: tell all that wait for it, and take nothing more."""

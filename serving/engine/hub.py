@@ -7,6 +7,7 @@ answer and no copy is an error. Endpoint, proxies, token and cache are those of 
 import threading
 from collections.abc import Mapping
 
+from serving.engine.s3_files import PICKLES
 from serving.errors import ModelUnavailable
 
 _ANSWER_DEADLINE_S = 6.0
@@ -14,8 +15,9 @@ _ANSWER_DEADLINE_S = 6.0
 _OTHER_WAY = "or set TOKENPORT_MODEL to a local folder"
 
 
-def must_work_offline(model: str, revision: str | None, environ: Mapping[str, str]) -> bool:
-    """Whether `model`, a hub id, is to be taken from the local cache without asking the hub.
+def must_work_offline(model: str, revision: str | None, environ: Mapping[str, str], *, reads_pickles: bool = False) -> bool:
+    """Whether `model`, a hub id, is to be taken from the local cache without asking the hub. One whose weights are pickles only is not to be
+    had unless it `reads_pickles`.
 
     Raises:
         ModelUnavailable: it cannot be had, in one line.
@@ -33,7 +35,7 @@ def must_work_offline(model: str, revision: str | None, environ: Mapping[str, st
                 f"offline (HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE), and {model} is a hub id: {where}; unset it, {_OTHER_WAY}"
             )
         return True
-    reason = _unreachable(model, revision)
+    reason = _unreachable(model, revision, reads_pickles=reads_pickles)
     if reason is None:
         return False
     if not cached:
@@ -44,10 +46,10 @@ def must_work_offline(model: str, revision: str | None, environ: Mapping[str, st
     return True
 
 
-def _unreachable(model: str, revision: str | None) -> str | None:
+def _unreachable(model: str, revision: str | None, *, reads_pickles: bool) -> str | None:
     """Why the hub does not answer; None if it does and has the model. Raises `ModelUnavailable` if it has not."""
     outcome: list[Exception] = []
-    asking = threading.Thread(target=_ask, args=(model, revision, outcome), name="hub", daemon=True)
+    asking = threading.Thread(target=_ask, args=(model, revision, outcome, reads_pickles), name="hub", daemon=True)
     asking.start()
     asking.join(_ANSWER_DEADLINE_S)
     if asking.is_alive():
@@ -60,13 +62,17 @@ def _unreachable(model: str, revision: str | None) -> str | None:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _ask(model: str, revision: str | None, outcome: list[Exception]) -> None:
+def _ask(model: str, revision: str | None, outcome: list[Exception], reads_pickles: bool) -> None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
     from huggingface_hub.errors import HTTPError as ClientError  # type: ignore[attr-defined]  # the base of all that its HTTP client raises
 
     try:
-        HfApi().model_info(model, revision=revision, timeout=_ANSWER_DEADLINE_S)
+        files = [file.rfilename for file in HfApi().model_info(model, revision=revision, timeout=_ANSWER_DEADLINE_S).siblings or ()]
+        pickles = [file for file in files if file.endswith(PICKLES)]
+        if pickles and not reads_pickles and not any(file.endswith(".safetensors") for file in files):
+            told = f"the hub has the weights of {model} as pickles only ({pickles[0]}), which can run code"
+            outcome.append(ModelUnavailable(f"{told}: take a revision with safetensors, or ask for them with --load-format pt"))
     except GatedRepoError:
         outcome.append(ModelUnavailable(f"{model} is gated: accept its terms on the hub and set HF_TOKEN, {_OTHER_WAY}"))
     except RevisionNotFoundError:

@@ -4,7 +4,7 @@ Bodies are OpenAI requests as plain dictionaries, answers are JSON texts: whole 
 the business of the API. A cascade of engines is an engine too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self
 
@@ -23,6 +23,40 @@ class Capacity:
 
     num_sequences: int
     num_tokens: int
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """Where the memory of one rank's device is. Bytes; the seven parts add up to `total_bytes`, which are what the engine could use of it.
+
+    `rank` counts over all replicas. `weights_by_dtype` has the names of torch's types. `kv_cache_tokens` are those of sequences at full
+    context, `kv_cache_sequences` how many such sequences fit. `activation_peak_bytes`: what steps have needed at most beyond what stays;
+    kept aside from `free_bytes` also while nothing runs. `non_torch_bytes`: the rest of this rank's process. `other_bytes`: other
+    processes, those of other ranks included where they share the device.
+    """
+
+    rank: int
+    device: str
+    total_bytes: int
+    weights_bytes: int
+    weights_by_dtype: Mapping[str, int]
+    kv_cache_bytes: int
+    kv_cache_blocks: int
+    kv_cache_tokens: int
+    kv_cache_sequences: float
+    activation_peak_bytes: int
+    cuda_graph_bytes: int
+    non_torch_bytes: int
+    other_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One measurement of all ranks, made `as_of_s` seconds ago."""
+
+    devices: tuple[DeviceMemory, ...]
+    as_of_s: float
 
 
 @dataclass(frozen=True)
@@ -131,6 +165,14 @@ class Engine(Protocol):
 
     async def probe(self) -> None:
         """Return when a token has been produced. Otherwise ends only by being cancelled, or with EngineDead."""
+        ...
+
+    async def memory(self, deadline_s: float) -> Memory:
+        """Where every byte of its devices is: measured now, or the last measurement if the engine takes longer than the deadline.
+
+        Raises:
+            NotReady: nothing has been measured yet.
+        """
         ...
 
     async def wait_dead(self) -> str:

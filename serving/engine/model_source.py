@@ -1,7 +1,8 @@
-"""Which model is meant: a local folder, a name on the Hugging Face hub, or the embedded model.
+"""Which model is meant: a local folder or archive, one on S3, a name on the Hugging Face hub, or the embedded model.
 
-Rules, first match wins: a name that exists on the disk; the embedded model's name; a path that does not exist is an error; a hub
-name. Without a name: the mounted folder, then the embedded model if it is allowed. Looks at names and folders only.
+Rules, first match wins: an S3 location; a name that exists on the disk; the embedded model's name; a path that does not exist is an
+error; a hub name. Without a name: the mounted folder, then the embedded model if it is allowed. A folder that holds nothing but an archive
+means the archive. Looks at names and folders only.
 """
 
 import os
@@ -10,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from serving.engine import s3_client
+from serving.engine.archive import SUFFIXES, is_archive, model_name
 from serving.engine.embedded_model import NAME as EMBEDDED
 from serving.errors import ModelUnavailable
+from serving.redaction import redact
 
 # Where SageMaker unpacks model artifacts: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
 MOUNTED = Path("/opt/ml/model")
@@ -21,9 +25,9 @@ _NUM_SHOWN = 5
 
 @dataclass(frozen=True)
 class ModelSource:
-    """One model and where it is. `location` is an absolute folder, a hub name, or empty for the embedded model."""
+    """One model and where it is. `location` is an absolute folder or file, an S3 location, a hub name, or empty for the embedded model."""
 
-    kind: Literal["folder", "hub", "embedded"]
+    kind: Literal["folder", "archive", "s3", "hub", "embedded"]
     location: str
     served_name: str
 
@@ -37,15 +41,23 @@ def find_model(model: str | None, *, embedded_allowed: bool, mounted: Path = MOU
 
 
 def _named(model: str) -> ModelSource:
+    if model.startswith("s3://"):
+        location = s3_client.parse(model)
+        return ModelSource("s3", str(location), model_name(location.name))
     path = os.path.expanduser(model)
     if os.path.isdir(path):
         return _folder(Path(os.path.abspath(path)))
+    if os.path.isfile(path) and is_archive(path):
+        return _archive(Path(os.path.abspath(path)))
     if os.path.exists(path) or model.endswith(".gguf"):
-        raise ModelUnavailable(f"{model} is a file: TOKENPORT_MODEL must name a folder with a config.json and safetensors, or a hub id")
+        wanted = f"a folder with a config.json and safetensors, such a folder as {' or '.join(SUFFIXES)}, or a hub id"
+        raise ModelUnavailable(f"{model} is a file: TOKENPORT_MODEL must name {wanted}")
     if model == EMBEDDED:
         return ModelSource("embedded", "", EMBEDDED)
     if "://" in model:
-        raise ModelUnavailable(f"{model} is a URL: download it and set TOKENPORT_MODEL to the folder")
+        raise ModelUnavailable(
+            f"{redact('', model)} is a URL, of which only s3:// can be read: download it and set TOKENPORT_MODEL to the folder"
+        )
     if model.startswith(("/", ".", "~")) or "\\" in model or model.count("/") > 1:
         raise ModelUnavailable(f"no such folder: {model}")
     if not _HUB_NAME.fullmatch(model):
@@ -66,8 +78,14 @@ def _folder(path: Path) -> ModelSource:
     if (path / "config.json").is_file():
         return ModelSource("folder", str(path), path.name)
     names = _names_in(path)
+    if len(names) == 1 and is_archive(names[0]) and (path / names[0]).is_file():
+        return _archive(path / names[0])
     found = ", ".join(names[:_NUM_SHOWN]) + (f" and {len(names) - _NUM_SHOWN} more" if len(names) > _NUM_SHOWN else "")
     raise ModelUnavailable(f"{path} holds no model: no config.json in it (found: {found or 'nothing'})")
+
+
+def _archive(path: Path) -> ModelSource:
+    return ModelSource("archive", str(path), model_name(path.name))
 
 
 def _names_in(path: Path) -> list[str]:

@@ -4,6 +4,8 @@ Each change is one function with its reason; all are idempotent, since vLLM may 
 """
 
 import functools
+import inspect
+import math
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -15,9 +17,16 @@ def register() -> None:
     _tell_failures()
     _tell_what_memory_lacks()
     _report_weight_loading()
+    _watch_all_loaders()
+    _offer_int8()
+    _divide_any_vocabulary()
     _leave_discarded_seeds_alone()
     _refuse_adapters_that_do_not_fit()
     _keep_adapters_off_base_rows()
+    _look_at_the_model_here()
+    _size_the_kv_cache()
+    _prepare_workers()
+    _read_ranks()
 
 
 def _tell_failures() -> None:
@@ -64,18 +73,68 @@ def _tell_what_memory_lacks() -> None:
 
 
 def _report_weight_loading() -> None:
-    """vLLM tells the progress of loading on a terminal only; count the bytes as they pass and send them to the server's `/ping`."""
+    """vLLM tells the progress of loading on a terminal only; count the bytes as they pass and send them to the server's `/ping`. What the
+    plan pads is padded on the same way; see `padding.py`."""
     from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+    from vllm.v1.engine.core import EngineCore
 
     from serving.engine.loading import counted_weights
+    from serving.engine.padding import padded_weights
+    from serving.engine.progress import send_progress
+
+    def telling(original: Callable[..., Any]) -> Callable[..., Any]:
+        def init(self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
+            send_progress(vllm_config.additional_config, "building the model")
+            original(self, vllm_config, *args, **kwargs)
+
+        return init
+
+    _replace(EngineCore, "__init__", telling)
 
     def counting(original: Callable[..., Any]) -> Callable[..., Any]:
         def get_all_weights(self: Any, model_config: Any, model: Any) -> Generator[tuple[str, Any], None, None]:
-            yield from counted_weights(original(self, model_config, model), model_config.model)
+            weights = counted_weights(original(self, model_config, model), model_config.model)
+            yield from padded_weights(weights, model_config.model)
 
         return get_all_weights
 
     _replace(DefaultModelLoader, "get_all_weights", counting)
+
+
+def _watch_all_loaders() -> None:
+    """See `loader_changes.py`: progress of every loader, and no pickle that nobody asked for."""
+    from serving.engine import loader_changes
+
+    loader_changes.install(_replace)
+
+
+def _divide_any_vocabulary() -> None:
+    """vLLM fills a vocabulary up to a multiple of 64, which three or six ranks seldom divide: fill it up to one that they do."""
+    from vllm.distributed import get_tensor_model_parallel_world_size
+    from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
+
+    def dividing(original: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(original)
+
+        def __init__(*args: Any, **kwargs: Any) -> None:
+            call = signature.bind(*args, **kwargs)
+            call.apply_defaults()
+            if not call.arguments["disable_tp"] and call.arguments["parallel_group"] is None:
+                multiple = call.arguments["padding_size"]
+                # A power of two of ranks divides 64, and a checkpoint's own sizes stay as vLLM has them.
+                call.arguments["padding_size"] = math.lcm(multiple, get_tensor_model_parallel_world_size())
+            original(*call.args, **call.kwargs)
+
+        return __init__
+
+    _replace(VocabParallelEmbedding, "__init__", dividing)
+
+
+def _offer_int8() -> None:
+    """See `int8_setting.py`: vLLM quantises only a mixture's experts to INT8 while loading, and leaves linear layers in 16 bits unsaid."""
+    from serving.engine import int8_setting
+
+    int8_setting.install(_replace)
 
 
 def _leave_discarded_seeds_alone() -> None:
@@ -134,10 +193,59 @@ def _keep_adapters_off_base_rows() -> None:
         cpu_lora.register()
 
 
-def _replace(owner: type, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+def _look_at_the_model_here() -> None:
+    """What a model's class can do, vLLM finds out in a further process, so that CUDA stays untouched in this one: once for each class and
+    cache folder, for the price of all imports again. Without CUDA it can look here."""
+    from vllm.model_executor.models import registry
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        _replace(registry, "_run_in_subprocess", lambda _original: lambda look: look())
+
+
+def _size_the_kv_cache() -> None:
+    """See `kv_cache_size.py`: vLLM takes the size of the KV cache in bytes, or as what a fraction of the memory leaves."""
+    from serving.engine import kv_cache_size
+
+    kv_cache_size.install_in_core(_replace)
+
+
+def _prepare_workers() -> None:
+    """See `ledger_worker.py`: of what is in memory vLLM tells the KV cache, and most of the rest as text in its log. Installed when a
+    worker begins, since the server's process, which loads plugins too, needs none of the worker's modules."""
+    from vllm.v1.worker.worker_base import WorkerWrapperBase
+
+    from serving.engine import kv_cache_size, ledger_worker
+
+    def preparing(original: Callable[..., Any]) -> Callable[..., Any]:
+        def init_device(self: Any) -> None:
+            kv_cache_size.install_in_worker(_replace)
+            ledger_worker.install(_replace)
+            original(self)
+
+        return init_device
+
+    _replace(WorkerWrapperBase, "init_device", preparing)
+
+
+def _read_ranks() -> None:
+    """See `presharded/`: vLLM's own `sharded_state` keeps weights as its kernels repacked them, which neither INT8 nor the CPU give back."""
+    from vllm.model_executor import model_loader
+
+    from serving.engine.presharded.loader import RankLoader
+    from serving.engine.presharded.manifest import LOAD_FORMAT
+
+    if LOAD_FORMAT not in model_loader._LOAD_FORMAT_TO_MODEL_LOADER:  # it would warn
+        model_loader.register_model_loader(LOAD_FORMAT)(RankLoader)
+
+
+def _replace(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     original = getattr(owner, name)
-    if hasattr(original, _MARK):
+    # Several changes of one function are stacked; each is made once.
+    made: frozenset[str] = getattr(original, _MARK, frozenset())
+    change = f"{make.__module__}.{make.__qualname__}"
+    if change in made:
         return
     replacement = functools.wraps(original)(make(original))
-    setattr(replacement, _MARK, True)
+    setattr(replacement, _MARK, made | {change})
     setattr(owner, name, replacement)

@@ -3,7 +3,6 @@
 Reads small files and the headers of large ones. Only what vLLM would surely refuse is refused here; everything else is vLLM's to judge.
 """
 
-import functools
 import json
 import os
 import re
@@ -20,6 +19,9 @@ import jinja2.sandbox
 
 from serving.engine.args import num_ranks
 from serving.engine.diagnosis import DRIVER_ADVICE
+from serving.engine.loaders import check_pickles
+from serving.engine.parallel import check_parallel_sizes
+from serving.engine.quantization import check_quantization
 from serving.errors import ModelUnavailable, SettingsError, StartError
 
 SHM = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory is
@@ -33,8 +35,6 @@ _MAX_HEADER_BYTES = 100_000_000
 _NUM_SHOWN = 3
 _TOKENIZER_FILES = ("tokenizer", "tekken", "vocab", "merges", "spiece", "sentencepiece", "spm", "bpe")
 _OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".gguf", ".npz", ".tensors")
-_SPLIT_LIKE_LLAMA = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "granite", "phi3", "olmo", "olmo2", "starcoder2"})
-"""Model types whose KV heads and MLP vLLM divides as `LlamaForCausalLM` does."""
 
 
 def check_start(engine: Mapping[str, Any], model: str, *, on_cpu: bool) -> None:
@@ -50,10 +50,11 @@ def check_start(engine: Mapping[str, Any], model: str, *, on_cpu: bool) -> None:
     if (template := engine.get("chat_template")) is not None:
         check_template(template)
     folder = Path(model)
+    config = read_config(folder) if folder.is_dir() else {}
+    check_quantization(engine, config, on_cpu=on_cpu)
     if folder.is_dir():
-        config = read_config(folder)
         check_tokenizer(folder, engine)
-        check_parallel_sizes(config, engine)
+        check_parallel_sizes(config, engine, on_cpu=on_cpu)
         check_weights(folder, engine)
 
 
@@ -131,36 +132,9 @@ def check_tokenizer(folder: Path, engine: Mapping[str, Any]) -> None:
         raise ModelUnavailable(f"{folder} has no tokenizer: copy the model's tokenizer.json there, or name one with TOKENPORT_TOKENIZER")
 
 
-def check_parallel_sizes(config: Mapping[str, Any], engine: Mapping[str, Any]) -> None:
-    """Each rank computes whole attention heads, and of the usual architectures a whole part of the KV heads and of the MLP."""
-    size = int(engine.get("tensor_parallel_size", 1))
-    shape = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
-    if size == 1 or not isinstance(shape, Mapping) or engine.get("hf_overrides"):
-        return
-    heads = shape.get("num_attention_heads")
-    if not isinstance(heads, int) or heads < 1:
-        return
-    kv_heads, mlp = shape.get("num_key_value_heads", heads), shape.get("intermediate_size")
-    is_usual = shape.get("model_type") in _SPLIT_LIKE_LLAMA and isinstance(kv_heads, int) and isinstance(mlp, int)
-    fits = functools.partial(_fits, heads=heads, kv_heads=kv_heads if is_usual else None, mlp=mlp if is_usual else None)
-    if fits(size):
-        return
-    has = f"{heads} attention heads" + (f", {kv_heads} KV heads and an MLP of {mlp}" if is_usual else "")
-    sizes = [number for number in range(1, heads + 1) if fits(number)]
-    raise SettingsError(f"tensor_parallel_size={size} cannot divide the model: it has {has}; sizes that can: {_listed(sizes)}")
-
-
-def _fits(size: int, *, heads: int, kv_heads: int | None, mlp: int | None) -> bool:
-    """vLLM's rule: KV heads are divided among the ranks, or if there are fewer of them, copied to an equal number of ranks each."""
-    return (
-        heads % size == 0
-        and (kv_heads is None or kv_heads % size == 0 or (size > kv_heads and size % kv_heads == 0))
-        and (mlp is None or mlp % size == 0)
-    )
-
-
 def check_weights(folder: Path, engine: Mapping[str, Any]) -> None:
     """Every safetensors file that the index names is there, and every one that will be loaded is as long as its header says."""
+    check_pickles(folder, engine)
     if engine.get("load_format", "auto") not in ("auto", "hf", "safetensors"):
         return
     index = folder / "model.safetensors.index.json"

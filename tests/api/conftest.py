@@ -13,8 +13,9 @@ from fastapi import FastAPI
 from serving.api.app import create_app
 from serving.api.context import InFlight
 from serving.api.lifecycle import Lifecycle
-from serving.engine.interface import Capacity
+from serving.engine.interface import Capacity, Memory
 from serving.engine.work import Work
+from serving.errors import NotReady
 from serving.settings import load_settings
 
 
@@ -50,6 +51,7 @@ class ScriptedEngine:
         self.work = Work()
         self.adapters: Any = None
         self.num_probes = 0
+        self.measured: Memory | Exception = NotReady("the scripted engine has not measured its memory")
         self.answer: Any = b"{}"
         self.asked: list[tuple[str, dict[str, Any], str]] = []
         self.was_asked = asyncio.Event()
@@ -64,6 +66,11 @@ class ScriptedEngine:
             "paths": {"/v1/chat/completions": {"post": {}}, "/sleep": {"post": {}}},
             "components": {"schemas": {"ChatCompletionRequest": {"type": "object"}}},
         }
+
+    async def memory(self, deadline_s):
+        if isinstance(self.measured, Exception):
+            raise self.measured
+        return self.measured
 
     async def probe(self):
         self.num_probes += 1

@@ -51,3 +51,20 @@ def test_no_state_is_reached_out_of_order(path, refused):
     with pytest.raises(ValueError, match="cannot become"):
         moves[refused]()
     assert lifecycle.state is before
+
+
+def test_the_phases_of_start_up_add_up_to_the_time_until_ready():
+    now = 100.0
+    lifecycle = Lifecycle(age_s=2.0, clock=lambda: now)
+    for phase, until in (("importing", 103.0), ("loading weights", 104.0), ("warming up", 105.0), ("loading weights", 107.0)):
+        now = until
+        lifecycle.progress(phase)
+    now = 110.0
+    lifecycle.progress("loading weights", 0.5)
+    lifecycle.ready()
+    assert lifecycle.start_up_s == {"starting": 5.0, "importing": 1.0, "loading weights": 4.0, "warming up": 2.0}
+    now = 120.0
+    lifecycle.progress("warming up")
+    lifecycle.stall("why")
+    lifecycle.ready()
+    assert sum(lifecycle.start_up_s.values()) == 12.0

@@ -245,3 +245,9 @@ def test_controls_without_secure_mode_are_an_error_rather_than_forgotten():
 def test_what_the_platform_protects_nobody_else_can_set(variable, value):
     with pytest.raises(SettingsError, match=f"{variable}.*platform"):
         load_settings([], environ(PICKLES, **{variable: value}))
+
+
+def test_compiled_code_that_comes_with_the_model_is_a_pickle_file(channel):
+    trusting = {"TOKENPORT_TRUST_SHIPPED_CACHE": "true"}
+    assert PICKLES in refusal(channel, environ(PICKLES, channels=channel, **trusting))
+    check(channel, environ(SCRIPTS, channels=channel, **trusting))

@@ -16,6 +16,7 @@ from serving.settings import load_settings, vllm_argv
         ("--max-model-len -1", {"max_model_len": -1}),
         ("-tp 2", {"tensor_parallel_size": 2}),
         ("-tp=2", {"tensor_parallel_size": 2}),
+        ("--tensor-parallel-size auto", {"tensor_parallel_size": "auto"}),
         ("--enforce-eager", {"enforce_eager": True}),
         ("--enforce-eager=false", {"enforce_eager": False}),
         ("--enforce-eager false", {"enforce_eager": False}),

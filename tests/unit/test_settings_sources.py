@@ -62,6 +62,8 @@ def test_a_config_file_is_named_with_tokenports_variable_only() -> None:
         ("OPTION_ENGINE", "Python", {}),
         ("OPTION_ENTRYPOINT", "djl_python.lmi_vllm.vllm_async_service", {}),
         ("SM_NUM_GPUS", "2", {"tensor_parallel_size": 2}),
+        ("SM_NUM_GPUS", "auto", {"tensor_parallel_size": "auto"}),
+        ("OPTION_TENSOR_PARALLEL_DEGREE", "Auto", {"tensor_parallel_size": "auto"}),
         ("SM_VLLM_DEVICE_MEMORY_UTILIZATION", "0.5", {"gpu_memory_utilization": 0.5}),
     ],
 )
@@ -76,7 +78,11 @@ def test_names_of_other_containers(variable: str, value: str, expected: dict[str
         ("OPTION_ASYNC_MODE", "false", "expected true, which is how Tokenport runs, got 'false'; unset it"),
         ("OPTION_MPI_MODE", "true", "expected false, which is how Tokenport runs, got 'true'; unset it"),
         ("OPTION_ENGINE", "MPI", "expected python, which is how Tokenport runs, got 'MPI'; unset it"),
-        ("OPTION_TENSOR_PARALLEL_DEGREE", "max", "expected an integer, got 'max'; write the number of GPUs instead of max"),
+        (
+            "OPTION_TENSOR_PARALLEL_DEGREE",
+            "max",
+            "got 'max'; write the number of GPUs instead of max, or auto for the fewest that hold the model",
+        ),
         ("OPTION_DTYPE", "int8", "expected one of auto, bfloat16, float, float16, float32, half, got 'int8'"),
         ("TOKENPORT_SEED", "", "expected an integer, got ''; to leave it at its default, unset it instead of leaving it empty"),
         ("TOKENPORT_NO_ENFORCE_EAGER", "false", "expected true, got 'false'; to switch it on, set enforce_eager"),

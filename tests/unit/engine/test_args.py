@@ -51,3 +51,4 @@ def test_an_explicit_kv_cache_size_needs_no_memory_fraction():
 
 def test_ranks_are_the_product_of_both_parallel_sizes():
     assert num_ranks({"tensor_parallel_size": 2, "pipeline_parallel_size": 3}) == 6
+    assert num_ranks({"tensor_parallel_size": "auto", "pipeline_parallel_size": 3}) == 3

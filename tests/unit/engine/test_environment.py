@@ -48,3 +48,12 @@ def test_nothing_is_compiled_where_the_engine_is_eager(environment_of):
     assert environment_of()["TORCH_COMPILE_DISABLE"] == "1"
     assert "TORCH_COMPILE_DISABLE" not in environment_of(TOKENPORT_ENFORCE_EAGER="false")
     assert "TORCH_COMPILE_DISABLE" not in environment_of({"TORCH_COMPILE_DISABLE": "0"})
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_the_streamer_finds_the_s3_that_boto3_finds(environment_of, name):
+    environment = environment_of({name: "http://s3:9000"})
+    assert environment["RUNAI_STREAMER_S3_ENDPOINT"] == "http://s3:9000"
+    assert environment["RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING"] == "0"
+    assert "RUNAI_STREAMER_S3_ENDPOINT" not in environment_of()
+    assert "RUNAI_STREAMER_S3_ENDPOINT" not in environment_of({name: "http://s3:9000", "RUNAI_STREAMER_S3_ENDPOINT": "http://mine"})

@@ -77,7 +77,48 @@ def test_names_with_other_characters_are_errors(model: str) -> None:
 
 def test_a_url_is_an_error_that_says_so() -> None:
     with pytest.raises(ModelUnavailable, match="is a URL"):
-        _named("s3://bucket/model")
+        _named("https://user:word@host/model")
+
+
+def test_a_url_is_told_without_its_credentials() -> None:
+    with pytest.raises(ModelUnavailable) as caught:
+        _named("gs://user:word@bucket/model")
+    assert "word" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "location", "name"),
+    [
+        ("s3://bucket/models/llama", "s3://bucket/models/llama", "llama"),
+        ("s3://bucket/models/llama/", "s3://bucket/models/llama", "llama"),
+        ("s3://my-bucket", "s3://my-bucket/", "my-bucket"),
+        ("s3://bucket/llama.tar.gz", "s3://bucket/llama.tar.gz", "llama"),
+    ],
+)
+def test_an_s3_location_is_served_under_its_last_part(uri: str, location: str, name: str) -> None:
+    assert _named(uri) == ModelSource("s3", location, name)
+
+
+@pytest.mark.parametrize("uri", ["s3://", "s3:///model", "s3://B/model", "s3://bucket/a//b", "s3://bucket/../x", "s3://bucket/a\nb"])
+def test_what_is_no_s3_location_is_an_error(uri: str) -> None:
+    with pytest.raises(ModelUnavailable, match="is no S3 location"):
+        _named(uri)
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tgz", ".tar"])
+def test_an_archive_is_served_under_its_name(tmp_path: Path, suffix: str) -> None:
+    archive = tmp_path / f"llama{suffix}"
+    archive.touch()
+    assert _named(str(archive)) == ModelSource("archive", str(archive), "llama")
+
+
+def test_an_archive_alone_in_a_folder_is_the_model(tmp_path: Path) -> None:
+    archive = tmp_path / "model.tar.gz"
+    archive.touch()
+    assert find_model(None, embedded_allowed=True, mounted=tmp_path) == ModelSource("archive", str(archive), "model")
+    (tmp_path / "README.md").touch()
+    with pytest.raises(ModelUnavailable, match=r"no config\.json"):
+        find_model(None, embedded_allowed=True, mounted=tmp_path)
 
 
 def test_the_embedded_model_can_be_named_even_where_it_is_not_taken_unasked() -> None:

@@ -17,6 +17,11 @@ CONFIG = {
     "num_attention_heads": 9,
     "num_key_value_heads": 3,
     "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "hidden_size": 576,
+    "vocab_size": 49152,
+    "max_position_embeddings": 8192,
+    "hidden_act": "silu",
 }
 
 
@@ -82,11 +87,16 @@ def test_a_tokenizer_from_elsewhere_needs_no_file(folder, engine):
 
 
 def test_heads_that_cannot_be_divided_are_told_with_the_sizes_that_can(folder):
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"model_type": "granite"}))
     line = refusal(folder, SettingsError, tensor_parallel_size=2)
     assert "tensor_parallel_size=2" in line
     assert "9 attention heads, 3 KV heads and an MLP of 1536" in line
     # 9 ranks would divide the heads, but not the MLP.
-    assert line.endswith("sizes that can: 1, 3")
+    assert "sizes that can: 1, 3;" in line
+
+
+def test_heads_that_cannot_be_divided_pass_where_zeros_can_fill_them_up(folder):
+    check_start({"tensor_parallel_size": 2}, str(folder), on_cpu=True)
 
 
 def test_a_size_that_fits_passes(folder):
@@ -115,8 +125,8 @@ def test_no_weights_at_all_are_told(folder):
     assert "has no weights" in refusal(folder)
 
 
-@pytest.mark.parametrize("load_format", ["dummy", "pt"])
-def test_weights_are_not_looked_at_if_they_are_not_safetensors(folder, load_format):
+@pytest.mark.parametrize("load_format", ["dummy", "runai_streamer"])
+def test_weights_are_not_looked_at_if_the_loader_takes_them_from_elsewhere(folder, load_format):
     (folder / "model.safetensors").unlink()
     check_start({"load_format": load_format}, str(folder), on_cpu=True)
 
