@@ -16,8 +16,9 @@ _OTHER_WAY = "or set TOKENPORT_MODEL to a local folder"
 
 
 def must_work_offline(model: str, revision: str | None, environ: Mapping[str, str], *, reads_pickles: bool = False) -> bool:
-    """Whether `model`, a hub id, is to be taken from the local cache without asking the hub. One whose weights are pickles only is not to be
-    had unless it `reads_pickles`.
+    """Whether `model`, a hub id, is to be taken from the local cache without asking the hub.
+
+    `reads_pickles`: the user has asked for them; a model that has its weights as nothing else is not to be had otherwise.
 
     Raises:
         ModelUnavailable: it cannot be had, in one line.

@@ -60,10 +60,11 @@ def test_an_archive_without_a_model_is_told(tmp_path):
     assert "config.json" in told_at_once(tmp_path, tmp_path / "model.tar.gz")
 
 
-def test_an_archive_that_brings_code_is_refused_rather_than_served_without_it(tmp_path):
+def test_an_archive_that_brings_code_is_refused_rather_than_served_without_it(tmp_path, model):
     (tmp_path / "inference.py").write_text("def model_fn(folder): ...\n")
     with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as tar:
         tar.add(tmp_path / "inference.py", "code/inference.py")
+        tar.add(model / "config.json", "config.json")
     line = told_at_once(tmp_path, tmp_path / "model.tar.gz")
     assert "model.tar.gz brings code/inference.py, which is run from a folder only" in line
 

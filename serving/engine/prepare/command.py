@@ -1,10 +1,12 @@
-"""`tokenport prepare MODEL OUT --quantization Q`, step by step.
+"""`tokenport prepare MODEL OUT`, step by step.
 
-Steps: find and check the source; INT8 written here tensor by tensor (`writing.py`), or bitsandbytes through transformers; the manifest;
-quality if asked for; a report for a person on standard output. Progress goes to standard error.
+Steps: find and check the source; INT8 written here tensor by tensor (`writing.py`), or bitsandbytes through transformers; split for ranks
+(`presharded/`); the manifest; quality and compiled caches if asked for; a report for people on standard output, progress on standard error.
 """
 
+import dataclasses
 import json
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -22,10 +24,15 @@ from serving.engine.prepare.smoothing import FACTORS, SmoothedInt8, check_known,
 from serving.engine.prepare.source import Source, find_folder, read_source
 from serving.engine.prepare.transform import Int8, quantization_config
 from serving.engine.prepare.writing import check_finished, finish, write_shards
+from serving.engine.presharded.split import dtype_of, split
+from serving.engine.shipped_cache import FOLDER
+from serving.engine.warm import warm
 from serving.errors import ModelUnavailable, SettingsError
 
 _NUM_WORST = 10
 _NUM_KEPT_SHOWN = 12
+_WHOLE = ".whole"
+"""In OUT, the quantised checkpoint before it is split; removed when that is done."""
 
 
 def prepare(words: Sequence[str], cache_dir: Path, environ: Mapping[str, str]) -> int:
@@ -35,14 +42,14 @@ def prepare(words: Sequence[str], cache_dir: Path, environ: Mapping[str, str]) -
         StartError: in one line, with what would be right.
     """
     options = parse(words)
-    if options.quantization != "int8":
+    if options.quantization in ("llm-int8", "nf4"):
         from serving.engine.prepare.bitsandbytes import check_installed
 
         check_installed()
     folder, name = find_folder(options.model, cache_dir, environ, _told_once("embedded model: "))
     if options.out.resolve() == folder.resolve():
         raise SettingsError(f"{options.out} is the source itself: name another folder to write to")
-    source = read_source(folder, name)
+    source = read_source(folder, name, may_be_quantized=options.quantization is None)
     identity = {"name": source.name, "identity": source.identity}
     open_output(options.out, options.settings, identity)  # refused before anything is written
     with lock_output(options.out):
@@ -58,12 +65,35 @@ def prepare(words: Sequence[str], cache_dir: Path, environ: Mapping[str, str]) -
         if options.quality:
             _measure(options, source)
     _show(options.out, source)
+    if options.warm:
+        words = [] if options.tensor_parallel_size is None else ["--tensor-parallel-size", str(options.tensor_parallel_size)]
+        print(f"  compiled caches: {warm(options.out, cache_dir, words) / 1e6:.1f} MB in {FOLDER}")
     return 0
 
 
 def _write(options: Options, source: Source, record: Record) -> None:
+    if options.tensor_parallel_size is None:
+        _write_whole(options, source, record)
+        return
+    record.save()
+    head: dict[str, Any] = {"tokenport": version("tokenport"), "quantized_layers": 0, "kept": {}}
+    whole = source.folder
+    if options.quantization is not None:
+        whole = options.out / _WHOLE
+        part = open_output(whole, options.settings, record.source)
+        if not (whole / MANIFEST).exists():
+            whole.mkdir(exist_ok=True)
+            _write_whole(dataclasses.replace(options, out=whole), source, part)
+        quantized = _manifest(whole)
+        head |= {name: quantized[name] for name in ("quantized_layers", "kept")} | {"whole": quantized["finished"]}
+    dtype = options.dtype or dtype_of(source)
+    split(whole, record, options.tensor_parallel_size, dtype, lambda told: print(told, file=sys.stderr, flush=True), head)
+    shutil.rmtree(options.out / _WHOLE, ignore_errors=True)
+
+
+def _write_whole(options: Options, source: Source, record: Record) -> None:
     head = {"tokenport": version("tokenport")}
-    if options.quantization != "int8":
+    if options.quantization in ("llm-int8", "nf4"):
         from serving.engine.prepare.bitsandbytes import write_through_transformers
 
         write_through_transformers(options.quantization, source, record, head)
@@ -124,16 +154,19 @@ def _show(out: Path, source: Source) -> None:
     manifest = _manifest(out)
     before = sum(tensor.num_bytes for tensor in source.tensors.values())
     after = sum(entry["bytes"] for name, entry in manifest["files"].items() if name.endswith(".safetensors"))
-    method, num_layers = manifest["settings"]["quantization"], manifest["quantized_layers"]
-    print(f"{out}: {num_layers} layers in {method}, {before / 1e6:.1f} MB -> {after / 1e6:.1f} MB")
+    settings, num_layers = manifest["settings"], manifest["quantized_layers"]
+    made = [f"{num_layers} layers in {settings['quantization']}"] if settings["quantization"] else []
+    made += [f"split for {size} ranks"] if (size := settings.get("tensor_parallel_size")) else []
+    print(f"{out}: {', '.join(made)}, {before / 1e6:.1f} MB -> {after / 1e6:.1f} MB")
     kept = manifest["kept"]
     for layer, reason in list(kept.items())[:_NUM_KEPT_SHOWN]:
         print(f"  kept: {layer}: {reason}")
     if len(kept) > _NUM_KEPT_SHOWN:
         print(f"  kept: {len(kept) - _NUM_KEPT_SHOWN} more, see {MANIFEST}")
-    layers = [layer for entry in manifest["finished"].values() for layer in entry["layers"]]
-    layers.sort(key=lambda layer: -layer["relative_error"])
-    print("  layers that lose most (relative error of the weight; largest weight over root mean square):")
+    finished = manifest.get("whole", manifest["finished"])
+    layers = sorted((layer for entry in finished.values() for layer in entry["layers"]), key=lambda layer: -layer["relative_error"])
+    if layers:
+        print("  layers that lose most (relative error of the weight; largest weight over root mean square):")
     for layer in layers[:_NUM_WORST]:
         print(f"    {layer['relative_error']:8.3%}  {layer['outlier_ratio']:6.1f}  {layer['layer']}")
     if quality := manifest.get("quality"):

@@ -13,19 +13,29 @@ METHODS = ("int8", "llm-int8", "nf4")
 
 @dataclass(frozen=True)
 class Options:
-    """What to prepare and how. `model` is a folder, a hub id or `embedded`; `out` is absolute; `smooth` is SmoothQuant's alpha."""
+    """What to prepare and how. `model` is a folder, a hub id or `embedded`; `out` is absolute; `quantization` is None for weights as they
+    are; `smooth` is SmoothQuant's alpha; `tensor_parallel_size` is None for a checkpoint that is not split; `dtype` is for one that is."""
 
     model: str
     out: Path
-    quantization: str
+    quantization: str | None
     ignore: tuple[str, ...]
     smooth: float | None
+    tensor_parallel_size: int | None
+    dtype: str | None
     quality: bool
+    warm: bool
 
     @property
     def settings(self) -> dict[str, Any]:
         """What decides the bytes that are written: a run goes on only with the same."""
-        return {"quantization": self.quantization, "ignore": sorted(set(self.ignore)), "smooth": self.smooth}
+        return {
+            "quantization": self.quantization,
+            "ignore": sorted(set(self.ignore)),
+            "smooth": self.smooth,
+            "tensor_parallel_size": self.tensor_parallel_size,
+            "dtype": self.dtype,
+        }
 
 
 class _Parser(argparse.ArgumentParser):
@@ -36,11 +46,30 @@ class _Parser(argparse.ArgumentParser):
 def parse(words: Sequence[str]) -> Options:
     """Read the words after `prepare`. Raises `SettingsError`."""
     found = _parser().parse_args(words)
-    if found.ignore and found.quantization != "int8":
-        raise SettingsError(f"--ignore is for --quantization int8; with {found.quantization} bitsandbytes chooses the layers")
-    if found.smooth is not None and found.quantization != "int8":
-        raise SettingsError(f"--smooth is for --quantization int8, not for {found.quantization}")
-    return Options(found.model, found.out.absolute(), found.quantization, tuple(found.ignore), found.smooth, found.quality)
+    method, size = found.quantization, found.tensor_parallel_size
+    if method is None and size is None:
+        raise SettingsError("prepare: nothing to do: give --quantization, --tensor-parallel-size or both")
+    if found.ignore and method != "int8":
+        raise SettingsError(f"--ignore is for --quantization int8; with {method} bitsandbytes chooses the layers")
+    if found.smooth is not None and method != "int8":
+        raise SettingsError(f"--smooth is for --quantization int8, not for {method}")
+    if size is not None and method not in (None, "int8"):
+        raise SettingsError(f"--tensor-parallel-size is for 16 bit and int8, not for {method}")
+    if size is not None and found.quality:
+        raise SettingsError("--quality measures the whole model: give it without --tensor-parallel-size")
+    if size is None and found.dtype is not None:
+        raise SettingsError("--dtype is for --tensor-parallel-size; otherwise tensors keep their types")
+    return Options(
+        model=found.model,
+        out=found.out.absolute(),
+        quantization=method,
+        ignore=tuple(found.ignore),
+        smooth=found.smooth,
+        tensor_parallel_size=size,
+        dtype=found.dtype,
+        quality=found.quality,
+        warm=found.warm,
+    )
 
 
 def help_text() -> str:
@@ -58,20 +87,31 @@ def _alpha(word: str) -> float:
     return alpha
 
 
+def _size(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is no number of ranks: 1 or more")
+    return int(word)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="tokenport prepare",
-        description="Write a quantised checkpoint. Where it was interrupted, the same command goes on.",
+        description="Write a checkpoint that is quantised, split for ranks, or both. Where it was interrupted, the same command goes on.",
         allow_abbrev=False,
     )
     parser.add_argument("model", metavar="MODEL", help="a folder with a 16-bit safetensors checkpoint, a hub id, or `embedded`")
     parser.add_argument("out", metavar="OUT", type=Path, help="a new or empty folder, or one that this command began")
     methods = "int8: compressed-tensors W8A8, for vLLM on CPU and CUDA; llm-int8, nf4: bitsandbytes, for vLLM on CUDA with its plugin"
-    parser.add_argument("--quantization", choices=METHODS, required=True, help=methods)
+    parser.add_argument("--quantization", choices=METHODS, help=methods)
     ignore = "a layer to keep in 16 bit, by its name or as re: and a regular expression; may be repeated"
     parser.add_argument("--ignore", action="append", default=[], metavar="PATTERN", help=ignore)
     smooth = "move the large activations of a few channels into the weights first (SmoothQuant; 0.5 where no ALPHA is given)"
     parser.add_argument("--smooth", nargs="?", const=0.5, type=_alpha, metavar="ALPHA", help=smooth)
+    ranks = "split it for so many ranks: each reads its own files, padded where heads do not divide; int8 or 16 bit"
+    parser.add_argument("--tensor-parallel-size", type=_size, metavar="N", help=ranks)
+    parser.add_argument("--dtype", choices=("bfloat16", "float16"), help="16-bit type of a split checkpoint; unset: the source's")
+    warm = "start the server on the result once, with the settings in the environment, and ship what it compiles (.tokenport-cache)"
+    parser.add_argument("--warm", action="store_true", help=warm)
     quality = "measure the result against the 16-bit model, through the engine (minutes): perplexity, KL divergence"
     parser.add_argument("--quality", action="store_true", help=quality)
     return parser

@@ -65,8 +65,8 @@ def _downloaded(model: str, environ: Mapping[str, str]) -> Path:
         raise ModelUnavailable(f"cannot download {model}: {' '.join(str(error).split())}") from error
 
 
-def read_source(folder: Path, name: str) -> Source:
-    """Look a checkpoint through.
+def read_source(folder: Path, name: str, *, may_be_quantized: bool = False) -> Source:
+    """Look a checkpoint through. `may_be_quantized`: it may be in INT8 as `tokenport prepare` writes it.
 
     Raises:
         ModelUnavailable: it is not whole, is quantised already, or has no safetensors.
@@ -75,6 +75,8 @@ def read_source(folder: Path, name: str) -> Source:
     for part in (config, config.get("text_config")):
         if isinstance(part, dict) and part.get("quantization_config"):
             method = part["quantization_config"].get("quant_method", "some method")
+            if may_be_quantized and method == "compressed-tensors" and part["quantization_config"].get("format") == "int-quantized":
+                continue
             raise ModelUnavailable(f"{folder} is quantised already ({method}): prepare from the 16-bit checkpoint")
     files = _files(folder)
     tensors: dict[str, TensorInfo] = {}

@@ -66,7 +66,7 @@ def seal(record: Record, report: Mapping[str, Any]) -> Path:
     """Write the manifest over all files and take the record away. Returns the manifest."""
     finished = {file: {name: entry[name] for name in ("bytes", "sha256")} for file, entry in record.finished.items()}
     own = (RECORD, MANIFEST, LOCK)
-    files = {
+    files = finished | {
         file.name: finished.get(file.name) or entry_of(file)
         for file in sorted(record.folder.iterdir())
         if file.is_file() and file.name not in own

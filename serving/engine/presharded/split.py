@@ -18,11 +18,12 @@ from serving.engine.child_process import run_child
 from serving.engine.environment import engine_version, runs_on_cpu
 from serving.engine.preflight import read_config
 from serving.engine.prepare.plan import Record, check_space, write_json
-from serving.engine.prepare.source import other_files
+from serving.engine.prepare.source import Source, other_files
 from serving.engine.prepare.writing import entry_of, seal
 from serving.engine.presharded.manifest import Presharded, rank_folder
 from serving.engine.settle import settle
 from serving.errors import ModelUnavailable
+from serving.planner.model_shape import text_config
 
 _DEADLINE_S = 24 * 3600.0
 _ENOUGH_BYTES = 2**60
@@ -59,6 +60,12 @@ def split(source: Path, record: Record, size: int, dtype: str, report: Callable[
     write_json(record.folder / "config.json", config)
     presharded = Presharded(size, dtype, _quantization(config), engine_version())
     return seal(record, dict(head) | presharded.to_manifest())
+
+
+def dtype_of(source: Source) -> str:
+    """The 16-bit type of a checkpoint; one of 32 bits becomes BF16, which has its range."""
+    found = str(text_config(source.config).get("dtype") or text_config(source.config).get("torch_dtype"))
+    return found if found in ("bfloat16", "float16") else "bfloat16"
 
 
 def _quantization(config: Mapping[str, Any]) -> str | None:

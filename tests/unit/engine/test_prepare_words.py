@@ -13,7 +13,9 @@ def test_the_words_become_options() -> None:
     flags = ["--ignore", "re:.*down_proj", "--ignore", "model.layers.0.mlp.up_proj", "--smooth", "--quality"]
     words = ["models/a", "/out", "--quantization", "int8", *flags]
     ignore = ("re:.*down_proj", "model.layers.0.mlp.up_proj")
-    assert parse(words) == Options("models/a", Path("/out"), "int8", ignore, 0.5, True)
+    assert parse(words) == Options("models/a", Path("/out"), "int8", ignore, 0.5, None, None, quality=True, warm=False)
+    words = ["a", "/out", "--tensor-parallel-size", "2", "--dtype", "float16", "--warm"]
+    assert parse(words) == Options("a", Path("/out"), None, (), None, 2, "float16", quality=False, warm=True)
 
 
 def test_the_order_of_what_is_ignored_is_no_other_setting() -> None:
@@ -29,7 +31,12 @@ def test_the_order_of_what_is_ignored_is_no_other_setting() -> None:
         ("a --quantization int8", "OUT"),
         ("a b --quantization int4", "int4"),
         ("a b c --quantization int8", "unrecognized arguments: c"),
-        ("a b --quant int8", "--quantization"),
+        ("a b --quant int8", "--quant"),
+        ("a b --warm", "give --quantization, --tensor-parallel-size or both"),
+        ("a b --tensor-parallel-size 0", "1 or more"),
+        ("a b --tensor-parallel-size 2 --quantization nf4", "not for nf4"),
+        ("a b --tensor-parallel-size 2 --quality", "--quality measures the whole model"),
+        ("a b --quantization int8 --dtype float16", "--dtype is for --tensor-parallel-size"),
         ("a b --quantization nf4 --ignore x", "--ignore is for --quantization int8"),
         ("a b --quantization llm-int8 --smooth", "--smooth is for --quantization int8"),
         ("a b --quantization int8 --smooth 1.5", "1.5 is not between 0 and 1"),
@@ -44,7 +51,7 @@ def test_wrong_words_are_named(words: str, told: str) -> None:
 
 
 def test_help_names_every_option() -> None:
-    for word in ("MODEL", "OUT", "--quantization", "--ignore", "--smooth", "--quality"):
+    for word in ("MODEL", "OUT", "--quantization", "--ignore", "--smooth", "--tensor-parallel-size", "--dtype", "--warm", "--quality"):
         assert word in help_text()
 
 
