@@ -1,4 +1,4 @@
-"""vLLM in this process: start, generate, health, stop. The steps of a start: find the model, import vLLM, configure, launch, first token.
+"""vLLM in this process: start, generate, health, stop. The steps of a start: find the model, launch vLLM (`launch.py`), first token.
 
 The blocking steps run on a thread of their own, so that the event loop answers `/ping` meanwhile; vLLM's engine core is a child process.
 vLLM is imported inside the methods: importing takes seconds, which must not pass before the socket is open.
@@ -9,37 +9,30 @@ import contextlib
 import functools
 import logging
 import threading
-import time
 import uuid
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 from starlette.types import ASGIApp
 
-from serving.engine.args import cpu_defaults, engine_arguments, num_ranks
 from serving.engine.checksums import Verification, verify
-from serving.engine.cpu import memory_fraction
-from serving.engine.environment import engine_version, runs_on_cpu
+from serving.engine.environment import runs_on_cpu
 from serving.engine.fetch import fetch
 from serving.engine.interface import Adapters, Capacity, Chunks, Kind, Memory, Report
-from serving.engine.kv_cache_size import Wish, wish_config
+from serving.engine.launch import launch
 from serving.engine.ledger import Ledger
-from serving.engine.loaders import check_loader, pickle_permission, vllms_load_format
-from serving.engine.lora_arguments import lora_defaults
+from serving.engine.loaders import check_loader
 from serving.engine.model_source import ModelSource
 from serving.engine.postmortem import Postmortem
-from serving.engine.preflight import check_start
-from serving.engine.preload import EarlyProcess, import_behind, launch_with, quick_imports
-from serving.engine.presharded.manifest import arguments_for
+from serving.engine.preload import EarlyProcess
 from serving.engine.progress import ProgressListener
-from serving.engine.settle import settle
 from serving.engine.work import Work
-from serving.errors import EngineDead, NotReady, SettingsError, StartError
+from serving.errors import EngineDead, NotReady, StartError
 from serving.secure_mode import adapter_violation
-from serving.settings import Settings, vllm_argv
+from serving.settings import Settings
 
 if TYPE_CHECKING:
     from serving.engine.client import Client
@@ -183,61 +176,15 @@ class VllmEngine:
         self._resources.close()
 
     def _launch(self, report: Report, progress_socket: str) -> Namespace:
-        check_loader(self._settings.engine, on_cpu=runs_on_cpu(), weights_on_s3=self._source.kind == "s3")
-        fetched = fetch(self._source, self._settings, report)
-        model = fetched.location
-        self._checksums = verify(Path(model), with_hashes=self._settings.verify_checksums, is_whole=fetched.is_whole)
-        user = arguments_for(Path(model), self._settings.engine, engine_version())
-        check_start(user, model, on_cpu=runs_on_cpu())
-        report("importing", None)
-        started = time.monotonic()
-        with quick_imports():
-            from vllm.engine.arg_utils import AsyncEngineArgs
-            from vllm.entrypoints.launchers.cli_args import propagate_flash_late_interaction
-            from vllm.usage.usage_lib import UsageContext
-            from vllm.v1.executor import Executor
-
-            from serving.engine.client import Client, pulse_logger
-
-        logger.info("engine imported", extra={"seconds": round(time.monotonic() - started, 1)})
-        if self._early is not None:
-            self._early.imported()
-        wish = Wish(self._settings.kv_cache_tokens, self._settings.max_concurrency)
-        args = _parse(
-            engine_arguments(
-                settle(vllms_load_format(user, Path(model)), model, on_cpu=runs_on_cpu(), wish=wish),
-                model=model,
-                served_name=self._source.served_name,
-                device_defaults={**_device_defaults(user), **lora_defaults(user)},
-                progress_socket=progress_socket,
-                log_requests=self._settings.log_requests,
-                drain_s=self._settings.drain_s,
-                to_processes=wish_config(self._settings.kv_cache_tokens, self._settings.max_concurrency)
-                | pickle_permission(self._settings.engine),
-            )
-        )
-        engine_args = AsyncEngineArgs.from_cli_args(args)
-        propagate_flash_late_interaction(args, engine_args)
-        engine_args.model_weights = fetched.weights
-        # A server's defaults for batch sizes, not those of offline use.
-        config = engine_args.create_engine_config(UsageContext.OPENAI_API_SERVER)
-        report("starting the engine process", None)
-        if self._early is not None:
-            # What is needed once the engine is up is imported while it comes up.
-            launch_with(self._early, lambda: import_behind("serving.engine.openai"))
-        self._client = Client(
-            work=self.work,
-            vllm_config=config,
-            executor_class=Executor.get_class(config),
-            log_requests=engine_args.enable_log_requests,
-            log_stats=not engine_args.disable_log_stats,
-            aggregate_engine_logging=engine_args.aggregate_engine_logging,
-            usage_context=UsageContext.OPENAI_API_SERVER,
-            stat_loggers=[pulse_logger(self.work)],
-        )
-        if self._early is not None:
-            self._early.discard()
-        return args
+        """Find the model, then launch the engine on it."""
+        settings = self._settings
+        check_loader(settings.engine, on_cpu=runs_on_cpu(), weights_on_s3=self._source.kind == "s3")
+        fetched = fetch(self._source, settings, report)
+        self._checksums = verify(Path(fetched.location), with_hashes=settings.verify_checksums, is_whole=fetched.is_whole)
+        served_name = self._source.served_name
+        launched = launch(settings, fetched, served_name, work=self.work, early=self._early, progress_socket=progress_socket, report=report)
+        self._client = launched.client
+        return launched.args
 
     def _lora_adapters(self) -> "LoraAdapters | None":
         if self._launched.vllm_config.lora_config is None:
@@ -268,40 +215,6 @@ class VllmEngine:
                 await self.probe()
         except TimeoutError as error:
             raise StartError(f"the engine is up but produced no token within {_FIRST_TOKEN_DEADLINE_S:.0f} s") from error
-
-
-def _device_defaults(user: Mapping[str, Any]) -> dict[str, Any]:
-    if not runs_on_cpu():
-        return {}
-    from vllm.utils.cpu_resource_utils import get_memory_node_info
-
-    memory = get_memory_node_info()
-    return cpu_defaults(user, memory_fraction(memory.available_memory, memory.total_memory, num_ranks(user)))
-
-
-def _parse(arguments: dict[str, Any]) -> Namespace:
-    """vLLM's own parser and checks over `arguments`: it knows the types and contradictions that only vLLM can know."""
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
-    from vllm.entrypoints.launchers.launcher import validate_api_server_args
-    from vllm.reasoning import ReasoningParserManager
-    from vllm.tool_parsers import ToolParserManager
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
-
-    class Parser(FlexibleArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            raise SettingsError(_one_line(message))
-
-    args: Namespace = make_arg_parser(Parser()).parse_args(vllm_argv(arguments))
-    try:
-        if args.tool_parser_plugin:
-            ToolParserManager.import_tool_parser(args.tool_parser_plugin)
-        if args.reasoning_parser_plugin:
-            ReasoningParserManager.import_reasoning_parser(args.reasoning_parser_plugin)
-        validate_parsed_serve_args(args)
-        validate_api_server_args(args)
-    except (TypeError, ValueError, KeyError) as error:
-        raise SettingsError(_one_line(error)) from error
-    return args
 
 
 async def _on_thread(work: Callable[[], _T]) -> _T:
@@ -341,7 +254,3 @@ def _is_resource_tracker(process: psutil.Process) -> bool:
         return any("resource_tracker" in word for word in process.cmdline())
     except psutil.NoSuchProcess:
         return False
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())

@@ -229,7 +229,7 @@ def _prepare_workers() -> None:
 
 
 def _read_ranks() -> None:
-    """See `presharded/`: vLLM's own `sharded_state` keeps weights as its kernels repacked them, which neither INT8 nor the CPU give back."""
+    """See `presharded/`: vLLM's `sharded_state` keeps weights as its kernels repacked them, which INT8 and the CPU cannot load again."""
     from vllm.model_executor import model_loader
 
     from serving.engine.presharded.loader import RankLoader

@@ -1,6 +1,5 @@
 """find_model: which model a name, or no name, means."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -143,8 +142,7 @@ def test_an_incomplete_mounted_model_is_an_error_even_where_the_embedded_one_is_
         find_model(None, embedded_allowed=True, mounted=folder.parent)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_mounted_folder_that_cannot_be_read_is_an_error(folder: Path) -> None:
-    folder.chmod(0)
+def test_a_mounted_folder_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    # A name that is too long, since root may read everything else.
     with pytest.raises(ModelUnavailable, match="cannot read the model folder"):
-        find_model(None, embedded_allowed=True, mounted=folder)
+        find_model(None, embedded_allowed=True, mounted=tmp_path / ("x" * 300))
