@@ -6,6 +6,7 @@ writes a checkpoint.
 
 import asyncio
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -110,6 +111,9 @@ def _serve(words: list[str]) -> int:
     source = _find_model(settings)
     script = _find_script(settings, source)
     listener = bind(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Until the server looks after signals itself. The first process of a container would not even hear one that it has no handler for.
+        signal.signal(number, lambda *_: sys.exit(0))
     # What takes long to import comes after the socket: from here on a connection is accepted, if not yet answered.
     from serving.engine.environment import LOG_CONFIG, engine_environment, runs_on_cpu, with_writable_cache
     from serving.engine.hub import must_work_offline

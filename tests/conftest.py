@@ -20,6 +20,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MODEL = "smollm2-135m-instruct"
 START_DEADLINE_S = 280
+# As it was before a test had vLLM in this process, which writes into it.
+_ENVIRON = dict(os.environ)
 MAX_MODEL_LEN = 2048
 
 SERVER_SETTINGS = {
@@ -88,7 +90,7 @@ class Server:
 def start_server(folder: Path, cache_dir: Path, command: list[str] | None = None, **settings: str) -> Iterator[Server]:
     """Start, wait until ready, and end at the latest with the block."""
     port = free_port()
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TOKENPORT_", "SM_VLLM_", "OPTION_"))}
+    inherited = {name: value for name, value in _ENVIRON.items() if not name.startswith(("TOKENPORT_", "SM_VLLM_", "OPTION_"))}
     environ = inherited | SERVER_SETTINGS | {"TOKENPORT_PORT": str(port), "TOKENPORT_CACHE_DIR": str(cache_dir)} | settings
     stdout, stderr = folder / "stdout", folder / "stderr"
     started = time.monotonic()

@@ -37,9 +37,12 @@ def openmp_environment(cores: Cores, num_ranks: int, libiomp: Path | None, envir
     """Variables for the engine's processes; what the user set in `environ` stands.
 
     One rank computes inside the engine core, so OpenMP is configured here for all cores. Several ranks are processes of vLLM's, which it
-    configures itself from a list of cores a rank. `libiomp` is Intel's OpenMP library where it is installed.
+    configures itself from a list of cores a rank. `libiomp` is Intel's OpenMP library where it is installed;
+    whoever preloads GNU's keeps that.
     """
     chosen: dict[str, str] = {}
+    if "libgomp" in environ.get("LD_PRELOAD", ""):
+        libiomp = None
     if libiomp is not None:
         # First in the list: a process can have only one OpenMP, and PyTorch brings GNU's along.
         chosen["LD_PRELOAD"] = ":".join(filter(None, [str(libiomp), environ.get("LD_PRELOAD")]))

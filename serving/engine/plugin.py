@@ -20,6 +20,7 @@ def register() -> None:
     _watch_all_loaders()
     _offer_int8()
     _divide_any_vocabulary()
+    _ask_for_amx()
     _leave_discarded_seeds_alone()
     _refuse_adapters_that_do_not_fit()
     _keep_adapters_off_base_rows()
@@ -135,6 +136,16 @@ def _offer_int8() -> None:
     from serving.engine import int8_setting
 
     int8_setting.install(_replace)
+
+
+def _ask_for_amx() -> None:
+    """A process has to ask Linux for AMX. oneDNN does, on its first matrix; vLLM 0.32's attention does not, and a model so small that no
+    matrix of it goes to oneDNN ended by an illegal instruction."""
+    import torch
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu() and torch.cpu._is_amx_tile_supported():
+        torch.cpu._init_amx()
 
 
 def _leave_discarded_seeds_alone() -> None:

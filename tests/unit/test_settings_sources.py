@@ -29,7 +29,7 @@ def test_every_name_stands_for_a_setting_there_is() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["OPTION_", "SM_VLLM_", "TOKENPORT_"])
-@pytest.mark.parametrize("name", REFUSED.keys() - {"config"})
+@pytest.mark.parametrize("name", sorted(REFUSED.keys() - {"config"}))
 def test_what_could_not_be_honoured_is_refused_with_the_reason(prefix: str, name: str) -> None:
     variable = prefix + name.upper()
     assert refusal(**{variable: "1"}) == f"{variable}: vLLM's {name} cannot be set: {REFUSED[name]}"

@@ -82,3 +82,8 @@ def test_memory_is_a_share_of_what_is_free_as_a_fraction_of_all():
     assert memory_fraction(50, 100, 1) == 0.25
     assert memory_fraction(50, 100, 2) == 0.12
     assert memory_fraction(1, 1000, 1) == 0.01
+
+
+def test_whoever_preloads_gnus_openmp_keeps_it():
+    environment = openmp_environment(Cores((0, 1), can_pin=True), 1, Path("/libiomp5.so"), {"LD_PRELOAD": "/lib/libgomp.so.1"})
+    assert environment == {"OMP_NUM_THREADS": "2"}
