@@ -195,6 +195,11 @@ def wait(tracker: int, pipe: int, modules: Sequence[str], environ: MutableMappin
     """The early process's main function: import, wait for the task, run it. Ends silently when the server goes before there is one."""
     # Ctrl-C reaches every process of the terminal; the server decides what comes of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(ImportError):
+        import setproctitle
+
+        # It has to find the command line before the environment behind it changes; vLLM names its processes later.
+        setproctitle.getproctitle()
     if config := environ.get(_LOG_CONFIG):
         logging.config.dictConfig(json.loads(Path(config).read_text()))
     with quick_imports():

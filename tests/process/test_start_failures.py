@@ -172,8 +172,11 @@ def test_an_engine_killed_while_it_loads_is_told_with_its_signal(tmp_path, cache
     settings = {"TOKENPORT_LOAD_FORMAT": "dummy", "TOKENPORT_CACHE_DIR": str(cache_dir)}
     command = [sys.executable, "-m", "serving", "serve", str(made_up)]
     with subprocess.Popen(command, cwd=ROOT, env=environment(tmp_path, settings), stderr=subprocess.PIPE, text=True) as server:
-        engine = _engine_core(server.pid)
-        time.sleep(1)
+        try:
+            engine = _engine_core(server.pid)
+        except AssertionError:
+            server.kill()
+            raise
         engine.send_signal(signal.SIGKILL)
         killed = time.monotonic()
         lines = server.communicate(timeout=60)[1].splitlines()
@@ -185,8 +188,8 @@ def test_an_engine_killed_while_it_loads_is_told_with_its_signal(tmp_path, cache
 def _engine_core(pid: int) -> psutil.Process:
     for _ in range(1200):
         for child in psutil.Process(pid).children():
-            # Before it has a title of its own, multiprocessing's command line tells it from the helper that tracks shared memory.
-            if "spawn_main" in " ".join(child.cmdline()):
+            # The title that it takes when it has its task; before, it only imports.
+            if "EngineCore" in " ".join(child.cmdline()):
                 return child
         time.sleep(0.1)
     raise AssertionError("no engine core appeared")
