@@ -79,8 +79,9 @@ def why_not_padded(config: Mapping[str, Any], engine: Mapping[str, Any]) -> str 
         return f"that is known of {', '.join(_ARCHITECTURES.values())} only"
     if shape_of(config, engine) is None:
         return "config.json does not say all sizes"
-    if config.get("hidden_act") != "silu":
-        return f"its MLP has the activation {config.get('hidden_act')}, not silu"
+    activation = config.get("hidden_act", "silu")  # what transformers takes for all of these
+    if activation != "silu":
+        return f"its MLP has the activation {activation}, not silu"
     for name in ("dual_chunk_attention_config", "qk_norm"):
         if config.get(name):
             return f"it has {name}"

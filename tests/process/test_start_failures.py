@@ -79,9 +79,10 @@ def told_at_last(lines: list[str]) -> str:
 
 
 def test_heads_that_cannot_be_divided_are_told_with_the_sizes_that_can(tmp_path, model):
-    line = told_at_once(tmp_path, model, TOKENPORT_TENSOR_PARALLEL_SIZE="2", TOKENPORT_LOAD_FORMAT="dummy")
+    line = told_at_once(tmp_path, model, TOKENPORT_TENSOR_PARALLEL_SIZE="2", TOKENPORT_ENABLE_LORA="true")
     assert "9 attention heads" in line
-    assert line.endswith("sizes that can: 1, 3")
+    assert "sizes that can: 1, 3;" in line
+    assert "unset enable_lora" in line
 
 
 def test_a_missing_tokenizer_is_told(tmp_path, model):
