@@ -7,7 +7,6 @@ within a round. Each row says how loaded the machine was before the start and ho
 """
 
 import argparse
-import json
 import os
 import shlex
 import statistics
@@ -19,7 +18,8 @@ from typing import Any
 import httpx
 import psutil
 
-from benchmarks.servers import BARE, TOKENPORT, VLLM, Contestant, Running, machine, running
+from benchmarks.result_file import keep
+from benchmarks.servers import BARE, TOKENPORT, VLLM, Contestant, Running, running
 
 
 def contestants() -> list[Contestant]:
@@ -98,21 +98,9 @@ def main() -> None:
     compared = [one for one in contestants() if one.name not in options.without]
     words = ["python", "-m", "benchmarks.cold_start", "MODEL_FOLDER", "--rounds", str(options.rounds)]
     words += ["--without", *options.without] if options.without else []
-    result: dict[str, Any] = {
-        "schema_version": 1,
-        "command": shlex.join(words),
-        "model": Path(options.model).name,
-        "machine": machine(),
-        "rows": [],
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    for row in run(compared, options.model, options.rounds, options.log):
-        # Written after every row, so that stopping early loses nothing.
-        result["rows"].append(row)
-        result["summary"] = summary(result["rows"], compared[0].name)
-        result["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result["summary"], indent=1))
+    head = {"schema_version": 1, "command": shlex.join(words), "model": Path(options.model).name}
+    rows = run(compared, options.model, options.rounds, options.log)
+    keep(options.out, head, rows, lambda rows: summary(rows, compared[0].name))
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ import shutil
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.servers import BARE, TOKENPORT, VLLM, Contestant, machine, running
+from benchmarks.result_file import keep
+from benchmarks.servers import BARE, TOKENPORT, VLLM, Contestant, running
 from benchmarks.side_by_side import LOADS, ledger, measure
 
 LLAMA_3_1_8B = {
@@ -94,21 +94,11 @@ def main() -> int:
             "precision_gpu: nothing measured: no NVIDIA driver here (nvidia-smi is missing). Run it where there is a GPU.", file=sys.stderr
         )
         return 1
-    result: dict[str, Any] = {
-        "schema_version": 1,
-        "command": f"python -m benchmarks.precision_gpu TOKENIZER_FOLDER --rounds {options.rounds}",
-        "shape": LLAMA_3_1_8B,
-        "machine": machine(),
-        "rows": [],
-    }
+    command = f"python -m benchmarks.precision_gpu TOKENIZER_FOLDER --rounds {options.rounds}"
     with tempfile.TemporaryDirectory() as folder:
         model = str(shape_folder(Path(folder), options.tokenizer))
-        for row in run(model, options.rounds, options.log):
-            result["rows"].append(row)
-            result["median_tokens_per_s"] = medians(result["rows"])
-            result["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result["median_tokens_per_s"], indent=1))
+        head = {"schema_version": 1, "command": command, "shape": LLAMA_3_1_8B}
+        keep(options.out, head, run(model, options.rounds, options.log), medians)
     return 0
 
 

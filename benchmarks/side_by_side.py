@@ -19,7 +19,8 @@ from typing import Any
 
 import httpx
 
-from benchmarks.servers import Contestant, machine, running
+from benchmarks.result_file import keep
+from benchmarks.servers import Contestant, running
 
 
 @dataclass(frozen=True)
@@ -138,19 +139,11 @@ def main(module: str, doc: str, make: Callable[[argparse.Namespace], Sequence[Co
     contestants = [one for one in make(options) if one.name not in options.without]
     words = ["python", "-m", module, "MODEL_FOLDER", *(word for name in needs for word in (f"--{name}", "FOLDER"))]
     words += ["--rounds", str(options.rounds), *(["--without", *options.without] if options.without else [])]
-    result: dict[str, Any] = {
+    head = {
         "schema_version": 3,
         "command": shlex.join(words),
         "model": Path(options.model).name,
-        "machine": machine(),
         "loads": [load.__dict__ for load in LOADS],
-        "rows": [],
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    for row in run(contestants, options.model, options.rounds, options.log):
-        # Written after every row, so that stopping early loses nothing.
-        result["rows"].append(row)
-        result["summary"] = summary(result["rows"], contestants[0].name)
-        result["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result["summary"], indent=1))
+    rows = run(contestants, options.model, options.rounds, options.log)
+    keep(options.out, head, rows, lambda rows: summary(rows, contestants[0].name))

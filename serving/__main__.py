@@ -28,7 +28,7 @@ _USAGE = """\
 usage: tokenport COMMAND [MODEL] [--SETTING VALUE ...]
 
   serve     load a model and serve it: /invocations, /ping, /v1/*, /metrics
-  prepare   write a quantised checkpoint: prepare MODEL OUT --quantization int8 (prepare --help: all it takes)
+  prepare   write a checkpoint quantised, split for its ranks or both: prepare MODEL OUT --quantization int8 (prepare --help: all it takes)
   memory    print where every byte of a running server's devices is, and what its start took: memory [URL] [--json]
   check     print each setting with its value and where it came from; start nothing (--all: vLLM's defaults too)
   help      the settings of Tokenport (help --engine: vLLM's own arguments too)
@@ -175,7 +175,7 @@ def _prepare(words: list[str]) -> int:
         # For the engines that measure quality; the model itself may still have to come from the hub.
         cpus = sorted(os.sched_getaffinity(0))
         os.environ.update(engine_environment(settings, os.environ, is_local_model=False, allowed_cpus=cpus, run_folder=run_folder))
-        return prepare(words, settings.cache_dir, os.environ)
+        return prepare(words, settings, os.environ)
 
 
 def _find_model(settings: Settings) -> ModelSource:

@@ -17,6 +17,8 @@ import httpx
 import psutil
 import pytest
 
+from serving.settings import Settings, load_settings
+
 ROOT = Path(__file__).parent.parent
 MODEL = "smollm2-135m-instruct"
 START_DEADLINE_S = 280
@@ -35,6 +37,11 @@ SERVER_SETTINGS = {
     # As in the image and on a minimal machine: whatever would compile fails, and is found.
     "CXX": "/no/compiler",
 }
+
+
+def settings_in(cache_dir: Path) -> Settings:
+    """The defaults, with this cache folder."""
+    return load_settings([], {"TOKENPORT_CACHE_DIR": str(cache_dir)})
 
 
 def free_port() -> int:

@@ -1,4 +1,5 @@
-"""The process's life: bind, serve, start the engine, wait for a signal or a death, drain, exit. The only code that handles signals.
+"""The process's life: bind, serve, start the engine, wait for a signal or a death, drain, exit. The only code that handles signals, but for
+the first seconds, in which `__main__` leaves at once on one.
 
 The socket is listening before the engine is asked for anything, and until the last stream has ended.
 """

@@ -37,16 +37,16 @@ def make_once(target: Path, fill: Callable[[Path], None], report: Report, *, res
     work = target.with_name(f".{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(target.with_name(f".{target.name}.lock"), report):
+        with held(target.with_name(f".{target.name}.lock"), report, _LOCK_DEADLINE_S, "end it, or set another TOKENPORT_CACHE_DIR"):
             if target.is_dir():
                 return target
             if not resumable:
                 shutil.rmtree(work, ignore_errors=True)
             work.mkdir(exist_ok=True)
             fill(work)
-            _fsync(work)
+            sync(work)
             work.rename(target)
-            _fsync(target.parent)
+            sync(target.parent)
     except OSError as error:
         raise ModelUnavailable(_told(error, target.parent)) from error
     return target
@@ -75,17 +75,17 @@ def megabytes(size_bytes: int) -> str:
 
 
 @contextmanager
-def _lock(path: Path, report: Report) -> Iterator[None]:
+def held(path: Path, report: Report, deadline_s: float, advice: str) -> Iterator[None]:
+    """Hold the lock at `path`, which one process of all that share the cache can. Raises `ModelUnavailable` after `deadline_s`."""
     lock = FileLock(path)
-    give_up = time.monotonic() + _LOCK_DEADLINE_S
+    give_up = time.monotonic() + deadline_s
     while True:
         try:
             lock.acquire(timeout=_LOOK_S)
             break
         except Timeout:
             if time.monotonic() > give_up:
-                told = f"another process has held {path} for {_LOCK_DEADLINE_S:.0f} s"
-                raise ModelUnavailable(f"{told}: end it, or set another TOKENPORT_CACHE_DIR") from None
+                raise ModelUnavailable(f"another process has held {path} for {deadline_s:.0f} s: {advice}") from None
             report("waiting for another process", None)
     try:
         yield
@@ -93,8 +93,9 @@ def _lock(path: Path, report: Report) -> Iterator[None]:
         lock.release()
 
 
-def _fsync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

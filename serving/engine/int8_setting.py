@@ -3,6 +3,7 @@
 Light: in the server's process only names are given. The methods (`int8.py`) are imported by the processes that load a model, when they do.
 """
 
+import ctypes
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -58,8 +59,16 @@ def _preparing(original: Callable[..., Any]) -> Callable[..., Any]:
         int8_kernels.mend()
         int8.install()
         model = original(self, vllm_config, model_config, *args, **kwargs)
+        _give_back_freed_memory()
         if model_config.quantization == INT8:
             int8_report.report(model, vllm_config.quant_config)
         return model
 
     return load_model
+
+
+def _give_back_freed_memory() -> None:
+    """glibc keeps the memory that 16-bit layers were read into, on the CPU a good part of the model's."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)

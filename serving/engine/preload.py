@@ -28,7 +28,7 @@ from typing import Any
 
 logger = logging.getLogger("tokenport.engine")
 
-# multiprocessing's inner parts, which have no types. They are what `spawn` is made of; the pin of Python is exact.
+# multiprocessing's inner parts, which have no types. They are what `spawn` is made of, and the same in Python 3.11 to 3.13.
 _spawn: Any = multiprocessing.spawn
 _util: Any = multiprocessing.util
 _reduction: Any = reduction

@@ -11,6 +11,7 @@ from serving.engine.cpu import find_cores, openmp_environment
 from serving.engine.embedded_model import ensure_model
 from serving.engine.prepare.command import prepare
 from serving.engine.prepare.quality import Subject, ask
+from tests.conftest import settings_in
 
 pytestmark = pytest.mark.engine
 
@@ -21,7 +22,7 @@ def test_plain_vllm_reads_the_prepared_model(tmp_path: Path, cache_dir: Path, mo
     for name, value in chosen.items() | {("VLLM_PLUGINS", ""), ("TORCH_COMPILE_DISABLE", "1")}:
         monkeypatch.setenv(name, value)
     ensure_model(cache_dir, lambda *_: None)
-    prepare(["embedded", str(tmp_path / "out"), "--quantization", "int8"], cache_dir, {})
+    prepare(["embedded", str(tmp_path / "out"), "--quantization", "int8"], settings_in(cache_dir), {})
     seen: list[float] = []
     scores, targets = ask(Subject(tmp_path / "out", {}), tmp_path / "scores.npy", seen.append)
     assert seen == sorted(seen)

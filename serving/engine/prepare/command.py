@@ -28,6 +28,7 @@ from serving.engine.presharded.split import dtype_of, split
 from serving.engine.shipped_cache import FOLDER
 from serving.engine.warm import warm
 from serving.errors import ModelUnavailable, SettingsError
+from serving.settings import Settings
 
 _NUM_WORST = 10
 _NUM_KEPT_SHOWN = 12
@@ -35,8 +36,8 @@ _WHOLE = ".whole"
 """In OUT, the quantised checkpoint before it is split; removed when that is done."""
 
 
-def prepare(words: Sequence[str], cache_dir: Path, environ: Mapping[str, str]) -> int:
-    """Run the command and return the exit code. `cache_dir` is where the embedded model lies.
+def prepare(words: Sequence[str], settings: Settings, environ: Mapping[str, str]) -> int:
+    """Run the command and return the exit code. Of `settings` those count that say how a model is fetched.
 
     Raises:
         StartError: in one line, with what would be right.
@@ -46,7 +47,7 @@ def prepare(words: Sequence[str], cache_dir: Path, environ: Mapping[str, str]) -
         from serving.engine.prepare.bitsandbytes import check_installed
 
         check_installed()
-    folder, name = find_folder(options.model, cache_dir, environ, _told_once("embedded model: "))
+    folder, name = find_folder(options.model, settings, environ, _told_once("model: "))
     if options.out.resolve() == folder.resolve():
         raise SettingsError(f"{options.out} is the source itself: name another folder to write to")
     source = read_source(folder, name, may_be_quantized=options.quantization is None)
@@ -67,7 +68,7 @@ def prepare(words: Sequence[str], cache_dir: Path, environ: Mapping[str, str]) -
     _show(options.out, source)
     if options.warm:
         words = [] if options.tensor_parallel_size is None else ["--tensor-parallel-size", str(options.tensor_parallel_size)]
-        print(f"  compiled caches: {warm(options.out, cache_dir, words) / 1e6:.1f} MB in {FOLDER}")
+        print(f"  compiled caches: {warm(options.out, settings.cache_dir, words) / 1e6:.1f} MB in {FOLDER}")
     return 0
 
 

@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Write a checkpoint that is quantised, split for ranks, or both. Where it was interrupted, the same command goes on.",
         allow_abbrev=False,
     )
-    parser.add_argument("model", metavar="MODEL", help="a folder with a 16-bit safetensors checkpoint, a hub id, or `embedded`")
+    parser.add_argument("model", metavar="MODEL", help="a 16-bit safetensors checkpoint: folder, hub id, s3://, archive, or `embedded`")
     parser.add_argument("out", metavar="OUT", type=Path, help="a new or empty folder, or one that this command began")
     methods = "int8: compressed-tensors W8A8, for vLLM on CPU and CUDA; llm-int8, nf4: bitsandbytes, for vLLM on CUDA with its plugin"
     parser.add_argument("--quantization", choices=METHODS, help=methods)

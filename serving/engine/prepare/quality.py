@@ -9,16 +9,14 @@ import functools
 import json
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from serving.engine.child_process import run_child
+from serving.engine.child_process import run_module
 from serving.engine.preflight import read_config
 from serving.errors import ModelUnavailable, TokenportError
 
@@ -87,35 +85,17 @@ def ask(subject: Subject, out: Path, report: Callable[[float], None]) -> tuple["
     """
     import numpy as np
 
-    spec = out.with_suffix(".json")
-    spec.write_text(
-        json.dumps({"model": str(subject.model), "engine": dict(subject.engine), "runtime": subject.runtime, "out": str(out)}),
-        encoding="utf-8",
-    )
-    last: deque[str] = deque(maxlen=40)
-
-    def on_line(line: str) -> None:
-        if progress := re.fullmatch(r'\{"fraction": ([0-9.]+)\}', line):
+    def on_line(line: str) -> bool:
+        progress = re.fullmatch(r'\{"fraction": ([0-9.]+)\}', line)
+        if progress:
             report(float(progress[1]))
-        elif line.strip():
-            last.append(line.strip())
+        return progress is not None
 
-    command = [sys.executable, "-m", "serving.engine.prepare.log_probabilities", str(spec)]
-    root = Path(__file__).parents[3]
-    try:
-        status = run_child(command, cwd=root, deadline_s=_DEADLINE_S, on_line=on_line, on_silence=lambda: None)
-    except subprocess.TimeoutExpired:
-        raise ModelUnavailable(f"{subject.model} did not read the text within {_DEADLINE_S:.0f} s") from None
-    if status != 0:
-        raise ModelUnavailable(f"{subject.model} does not run through {subject.runtime}: {_reason(list(last), status)}")
+    spec = {"model": str(subject.model), "engine": dict(subject.engine), "runtime": subject.runtime, "out": str(out)}
+    why = run_module("serving.engine.prepare.log_probabilities", spec, deadline_s=_DEADLINE_S, on_line=on_line)
+    if why is not None:
+        raise ModelUnavailable(f"{subject.model} does not run through {subject.runtime}: {why}")
     return np.load(out, mmap_mode="r", allow_pickle=False), np.load(out.with_suffix(".targets.npy"), allow_pickle=False)
-
-
-def _reason(lines: list[str], status: int) -> str:
-    if status < 0:
-        return f"ended by signal {-status}" + (", probably out of memory" if status == -9 else "")
-    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
-    return (errors or lines or [f"exit status {status}"])[-1][:500]
 
 
 def _compared(expected: "np.ndarray[Any, Any]", found: "np.ndarray[Any, Any]", targets: "np.ndarray[Any, Any]", runtime: str) -> Quality:

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from serving.engine.embedded_model import NAME as EMBEDDED
-from serving.engine.embedded_model import Report, ensure_model
+from serving.engine.fetch import fetch
+from serving.engine.interface import Report
 from serving.engine.model_source import find_model
 from serving.engine.preflight import read_config
 from serving.engine.prepare.checkpoint import INDEX, TensorInfo, read_header
 from serving.errors import ModelUnavailable
+from serving.settings import Settings
 
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npz", ".h5", ".msgpack")
 _WEIGHTS = (*_PICKLED, ".safetensors", ".gguf", ".onnx", ".tensors")
@@ -34,20 +36,18 @@ class Source:
     identity: str
 
 
-def find_folder(model: str, cache_dir: Path, environ: Mapping[str, str], report: Report) -> tuple[Path, str]:
-    """The folder of `model` (a folder, `embedded`, or a hub id, which is downloaded) and the name to show for it.
+def find_folder(model: str, settings: Settings, environ: Mapping[str, str], report: Report) -> tuple[Path, str]:
+    """The folder of `model` (whatever can be served, or `embedded`), which is fetched if it is not here, and the name to show for it.
 
-    `report(step, fraction)` hears how far the embedded model is.
+    `report(step, fraction)` hears how far fetching is.
 
     Raises:
-        ModelUnavailable: in one line.
+        StartError: in one line.
     """
     source = find_model(EMBEDDED if model == "embedded" else model, embedded_allowed=True)
-    if source.kind == "folder":
-        return Path(source.location), source.served_name
-    if source.kind == "embedded":
-        return ensure_model(cache_dir, report), source.served_name
-    return _downloaded(source.location, environ), source.served_name
+    if source.kind == "hub":
+        return _downloaded(source.location, environ), source.served_name
+    return Path(fetch(source, settings, report).location), source.served_name
 
 
 def _downloaded(model: str, environ: Mapping[str, str]) -> Path:

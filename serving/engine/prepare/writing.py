@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from serving.engine.cache_folder import sync
 from serving.engine.prepare.checkpoint import INDEX, read_chunks, read_header, read_tensor
 from serving.engine.prepare.plan import LOCK, MANIFEST, PART, RECORD, SCHEMA_VERSION, Record, Shard, check_space, output_bytes, write_json
 from serving.engine.prepare.source import Source, other_files
@@ -45,7 +46,7 @@ def write_shards(shards: Sequence[Shard], transform: Transform, record: Record, 
         _write(part, shard, transform, advance)
         entry = verify(part, shard, transform)
         part.replace(record.folder / shard.file)
-        _sync_folder(record.folder)
+        sync(record.folder)
         record.enter(shard.file, entry)
     return len(shards) - len(missing)
 
@@ -75,7 +76,7 @@ def seal(record: Record, report: Mapping[str, Any]) -> Path:
     head = {"schema_version": SCHEMA_VERSION, "settings": record.settings, "source": record.source, "finished": record.finished}
     write_json(manifest, head | {"files": files} | dict(report))
     (record.folder / RECORD).unlink(missing_ok=True)
-    _sync_folder(record.folder)
+    sync(record.folder)
     return manifest
 
 
@@ -143,14 +144,6 @@ def _copy(file: Path, to: Path) -> None:
     part = to.with_name(to.name + PART)
     shutil.copyfile(file, part)
     part.replace(to)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def check_finished(folder: Path) -> None:

@@ -6,15 +6,11 @@ their files entered into the record; config.json with the padded sizes, the toke
 
 import json
 import shutil
-import subprocess
-import sys
-import tempfile
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from serving.engine.child_process import run_child
+from serving.engine.child_process import run_module
 from serving.engine.environment import engine_version, runs_on_cpu
 from serving.engine.preflight import read_config
 from serving.engine.prepare.plan import Record, check_space, write_json
@@ -27,7 +23,6 @@ from serving.planner.model_shape import text_config
 
 _DEADLINE_S = 24 * 3600.0
 _ENOUGH_BYTES = 2**60
-_NUM_LAST_LINES = 40
 
 
 def split(source: Path, record: Record, size: int, dtype: str, report: Callable[[str], None], head: Mapping[str, Any]) -> Path:
@@ -74,29 +69,13 @@ def _quantization(config: Mapping[str, Any]) -> str | None:
 
 
 def _write_ranks(source: Path, out: Path, engine: Mapping[str, Any], ranks: list[int], report: Callable[[str], None]) -> None:
-    last: deque[str] = deque(maxlen=_NUM_LAST_LINES)
-
-    def on_line(line: str) -> None:
-        if line.startswith('{"rank"'):
+    def on_line(line: str) -> bool:
+        is_ours = line.startswith('{"rank"')
+        if is_ours:
             report(f"rank {json.loads(line)['rank']} of {engine['tensor_parallel_size']} is written")
-        elif line.strip():
-            last.append(line.strip())
+        return is_ours
 
-    with tempfile.TemporaryDirectory(prefix="tokenport-") as folder:
-        spec = Path(folder) / "spec.json"
-        spec.write_text(json.dumps({"model": str(source), "out": str(out), "engine": engine, "ranks": ranks}), encoding="utf-8")
-        command = [sys.executable, "-m", "serving.engine.presharded.writer", str(spec)]
-        root = Path(__file__).parents[3]
-        try:
-            status = run_child(command, cwd=root, deadline_s=_DEADLINE_S, on_line=on_line, on_silence=lambda: None)
-        except subprocess.TimeoutExpired:
-            raise ModelUnavailable(f"{source} was not split within {_DEADLINE_S / 3600:.0f} h") from None
-    if status != 0:
-        why = (
-            f"ended by signal {-status}" + (", probably out of memory" if status == -9 else "")
-            if status < 0
-            else last[-1][:500]
-            if last
-            else ""
-        )
-        raise ModelUnavailable(f"{source} cannot be split: {why or f'exit status {status}'}")
+    spec = {"model": str(source), "out": str(out), "engine": engine, "ranks": ranks}
+    why = run_module("serving.engine.presharded.writer", spec, deadline_s=_DEADLINE_S, on_line=on_line)
+    if why is not None:
+        raise ModelUnavailable(f"{source} cannot be split: {why}")

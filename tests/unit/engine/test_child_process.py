@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from serving.engine.child_process import run_child
+from serving.engine.child_process import run_child, run_module, why_ended
 
 
 def _nothing(*_: str) -> None:
@@ -40,3 +40,26 @@ def test_what_a_callback_raises_ends_the_child_and_is_passed_on() -> None:
     with pytest.raises(KeyError, match="cancelled"):
         run_child([sys.executable, "-c", "import time; time.sleep(60)"], deadline_s=30, on_line=_nothing, on_silence=cancel)
     assert time.monotonic() - start < 5
+
+
+def test_a_module_reads_what_it_is_given_and_tells_only_what_is_heard() -> None:
+    heard: list[str] = []
+    why = run_module("json.tool", {"one": 1}, deadline_s=30, on_line=lambda line: heard.append(line) is None)
+    assert (why, heard[:3]) == (None, ["{", '    "one": 1', "}"])
+
+
+def test_a_module_that_takes_too_long_is_told_so() -> None:
+    assert run_module("json.tool", {}, deadline_s=0, on_line=lambda _: False) == "it was not done within 0 s"
+
+
+@pytest.mark.parametrize(
+    ("lines", "status", "told"),
+    [
+        (["ValueError: no kernel", "more talk"], 1, "ValueError: no kernel"),
+        (["talk", "more talk"], 1, "more talk"),
+        ([], 3, "exit status 3"),
+        (["ValueError: no kernel"], -9, "ended by signal 9, probably out of memory"),
+    ],
+)
+def test_the_reason_is_the_error_else_the_last_line_else_the_status(lines: list[str], status: int, told: str) -> None:
+    assert why_ended(lines, status, r"\w+Error\b") == told

@@ -213,7 +213,7 @@ def test_a_lock_held_too_long_is_an_error_that_names_it(cache: Cache, monkeypatc
             cache.ensure()
         assert holder.stdin is not None
         holder.stdin.close()
-    assert set(cache.steps) <= {("waiting", None)}
+    assert set(cache.steps) <= {("waiting for another process", None)}
 
 
 def test_the_lock_is_free_afterwards(cache: Cache) -> None:

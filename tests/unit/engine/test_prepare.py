@@ -27,6 +27,7 @@ from serving.engine.prepare.source import read_source
 from serving.engine.prepare.transform import Int8
 from serving.engine.prepare.writing import check_finished, verify, write_shards
 from serving.errors import ModelUnavailable, SettingsError, StartError
+from tests.conftest import settings_in
 
 ROOT = Path(__file__).parents[3]
 LAYER = "model.layers.0.self_attn.q_proj"
@@ -56,7 +57,7 @@ def source(made: Path, tmp_path: Path) -> Path:
 
 
 def run(source: Path, out: Path, *words: str, method: str = "int8") -> int:
-    return prepare([str(source), str(out), "--quantization", method, *words], out.parent / "cache", {})
+    return prepare([str(source), str(out), "--quantization", method, *words], settings_in(out.parent / "cache"), {})
 
 
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -175,6 +176,7 @@ from serving.engine.prepare.plan import open_output, plan_shards
 from serving.engine.prepare.source import read_source
 from serving.engine.prepare.transform import Int8
 from serving.engine.prepare.writing import write_shards
+from tests.conftest import settings_in
 transform = Int8(Layers(frozenset(json.loads(sys.argv[3])), {}, "llama"))
 shards = plan_shards(list(read_source(Path(sys.argv[1]), "tiny").tensors.values()), transform, 16000)
 record = open_output(Path(sys.argv[2]), {}, {"name": "tiny"})

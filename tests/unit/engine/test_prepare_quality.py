@@ -17,14 +17,12 @@ def subjects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[
     """Two folders whose models give the probabilities that a test puts here, by folder name."""
     probabilities: dict[str, list[list[float]]] = {}
 
-    def run_child(command: list[str], **_: object) -> int:
-        spec = json.loads(Path(command[-1]).read_text())
+    def run_module(_module: str, spec: dict[str, str], **_: object) -> None:
         rows = probabilities[Path(spec["model"]).name]
         np.save(spec["out"], np.log(np.array(rows, dtype=np.float32)))
         np.save(Path(spec["out"]).with_suffix(".targets.npy"), np.zeros(len(rows), dtype=np.int64))
-        return 0
 
-    monkeypatch.setattr(quality, "run_child", run_child)
+    monkeypatch.setattr(quality, "run_module", run_module)
     for name in ("exact", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text('{"vocab_size": 2}')
@@ -65,12 +63,7 @@ def test_models_of_other_vocabularies_are_not_compared(subjects: dict[str, list[
 def test_a_model_that_does_not_run_is_told_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text("{}")
 
-    def run_child(command: list[str], *, on_line: object, **_: object) -> int:
-        for line in ("Traceback (most recent call last):", "ValueError: no kernel for this", "more talk"):
-            on_line(line)  # type: ignore[operator]
-        return 1
-
-    monkeypatch.setattr(quality, "run_child", run_child)
+    monkeypatch.setattr(quality, "run_module", lambda *_, **__: "ValueError: no kernel for this")
     with pytest.raises(ModelUnavailable, match="does not run through vllm: ValueError: no kernel for this"):
         compare(Subject(tmp_path, {}), Subject(tmp_path, {}), tmp_path, lambda *_: None)
 

@@ -14,6 +14,7 @@ from serving.engine.prepare.layers import choose_layers
 from serving.engine.prepare.smoothing import FACTORS, find_factors
 from serving.engine.prepare.source import read_source
 from serving.errors import SettingsError
+from tests.conftest import settings_in
 
 NORM = "model.layers.0.input_layernorm"
 LOUD = 5
@@ -36,7 +37,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_norm_times_weight_is_what_it_was_within_half_a_step(source: Path, tmp_path: Path) -> None:
-    prepare([str(source), str(tmp_path / "out"), "--quantization", "int8", "--smooth"], tmp_path, {})
+    prepare([str(source), str(tmp_path / "out"), "--quantization", "int8", "--smooth"], settings_in(tmp_path), {})
     before, after = load_file(source / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     assert not torch.equal(before[f"{NORM}.weight"], after[f"{NORM}.weight"])
     for layer in ("q_proj", "k_proj", "v_proj"):
@@ -65,7 +66,7 @@ def test_the_loud_channel_is_divided_most_and_the_factors_are_measured_once(sour
 
 def test_a_norm_that_also_feeds_a_layer_in_16_bit_is_left_alone(source: Path, tmp_path: Path) -> None:
     words = ["--quantization", "int8", "--smooth", r"--ignore=re:.*self_attn\.[qkv]_proj"]
-    prepare([str(source), str(tmp_path / "out"), *words], tmp_path, {})
+    prepare([str(source), str(tmp_path / "out"), *words], settings_in(tmp_path), {})
     before, after = load_file(source / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     assert torch.equal(before[f"{NORM}.weight"], after[f"{NORM}.weight"])
 
@@ -74,4 +75,4 @@ def test_an_architecture_whose_norms_are_not_known_is_refused(tmp_path: Path) ->
     config = AutoConfig.for_model("gemma", **TINY | {"head_dim": 16})
     AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(tmp_path / "gemma")
     with pytest.raises(SettingsError, match="--smooth knows llama, mistral, phi3, qwen2, qwen3, not gemma: keep layers"):
-        prepare([str(tmp_path / "gemma"), str(tmp_path / "out"), "--quantization", "int8", "--smooth"], tmp_path, {})
+        prepare([str(tmp_path / "gemma"), str(tmp_path / "out"), "--quantization", "int8", "--smooth"], settings_in(tmp_path), {})
