@@ -14,8 +14,8 @@ from container.conformance.server import Server
 
 _BLOCK_BYTES = 256 * 1024
 _ANSWER_LIMIT_S = 20.0
-_NUM_REQUESTS = (600, 2400)
-"""The second only where the first were all taken, as a large engine's may be."""
+_LOADS = ((600, 8), (2400, 8))
+"""Requests at once, and the tokens of each answer. The second only where the first were all taken, as a large engine's may be."""
 
 
 def _too_large(server: Server) -> str:
@@ -79,8 +79,8 @@ def _blocks(head: bytes, body: Iterable[bytes], *, is_chunked: bool) -> Iterator
 
 
 def _overload(server: Server) -> str:
-    for num_requests in _NUM_REQUESTS:
-        load = Load(server.client, num_requests, long(8))
+    for num_requests, num_tokens in _LOADS:
+        load = Load(server.client, num_requests, long(num_tokens))
         load.join()
         lost = [end for end in load.ends if not end.is_whole and end.status not in (429, 503)]
         expect(not lost, f"{len(lost)} of {num_requests} were lost, one with {lost[:1]}")

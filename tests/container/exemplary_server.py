@@ -157,28 +157,18 @@ async def events(body: dict):
 
 
 async def framed(body: dict, accept: str):
-    async with counted():
-        async for event in events(body):
-            text = json.dumps(event, ensure_ascii=False)
-            if accept == "application/jsonlines":
-                yield f"{text}\n".encode()
-            elif accept == "text/plain":
-                yield "".join(choice["delta"]["content"] for choice in event.get("choices", [])).encode()
-            elif broken("stream-split") and event.get("choices"):
-                yield f"data: {json.dumps(chunk('messages', 'other'))}\n\n".encode()
-            else:
-                yield f"data: {text}\n\n".encode()
-        if accept not in ("application/jsonlines", "text/plain") and not (broken("stream-forms") and "inputs" in body):
-            yield b"data: [DONE]\n\n"
-
-
-@contextlib.asynccontextmanager
-async def counted():
-    State.num_running += 1
-    try:
-        yield
-    finally:
-        State.num_running -= 1
+    async for event in events(body):
+        text = json.dumps(event, ensure_ascii=False)
+        if accept == "application/jsonlines":
+            yield f"{text}\n".encode()
+        elif accept == "text/plain":
+            yield "".join(choice["delta"]["content"] for choice in event.get("choices", [])).encode()
+        elif broken("stream-split") and event.get("choices"):
+            yield f"data: {json.dumps(chunk('messages', 'other'))}\n\n".encode()
+        else:
+            yield f"data: {text}\n\n".encode()
+    if accept not in ("application/jsonlines", "text/plain") and not (broken("stream-forms") and "inputs" in body):
+        yield b"data: [DONE]\n\n"
 
 
 async def read_body(request: Request) -> bytes:
@@ -193,8 +183,6 @@ async def read_body(request: Request) -> bytes:
 async def invocations(request: Request) -> Response:
     raw = await read_body(request)
     content_type = request.headers.get("content-type", "")
-    if State.num_running >= MAX_RUNNING and not broken("overload"):
-        raise Refused(429, "too many requests", **{"Retry-After": "2"})
     if content_type == "application/jsonlines" and not broken("batch-lines"):
         return await batch(raw)
     if content_type.partition(";")[0] != "application/json":
@@ -221,8 +209,7 @@ async def invocations(request: Request) -> Response:
         pieces(body)
         media = accept if accept in ("application/jsonlines", "text/plain") else "text/event-stream"
         return StreamingResponse(framed(body, accept), media_type=media)
-    async with counted():
-        told, headers = await answer(body)
+    told, headers = await answer(body)
     if accept == "text/plain" and not broken("plain-text"):
         return PlainTextResponse(told["choices"][0]["message"]["content"])
     text = json.dumps(told).encode()
@@ -362,8 +349,17 @@ class Around:
             refused = Refused(401, "no key")
         elif scope["path"] == "/invocations" and ((State.is_draining and not broken("drain-refuses")) or not State.is_ready):
             refused = Refused(503, "not now", **{"Retry-After": "1"})
+        is_asking = request.method == "POST" and scope["path"] in ("/invocations", "/v1/chat/completions")
+        if is_asking and not refused and State.num_running >= MAX_RUNNING and not broken("overload"):
+            refused = Refused(429, "too many requests", **{"Retry-After": "2"})
         response = JSONResponse(refused.body(), refused.status, refused.headers) if refused else self._app
-        await response(scope, receive, send_back)
+        # Counted in the same breath as admitted: of a burst, none may pass before the others are counted.
+        taken = int(is_asking and not refused)
+        State.num_running += taken
+        try:
+            await response(scope, receive, send_back)
+        finally:
+            State.num_running -= taken
 
 
 ROUTES = [
