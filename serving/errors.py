@@ -7,6 +7,7 @@ TokenportError
 │   └── NoFit                  the devices have not the memory that the model needs; says both
 ├── EngineDead                 the engine stopped and will not come back; the process must end
 ├── NoAnswer                   a server that a command asked is not there, or does not say
+├── BenchmarkError             a benchmark cannot be run as asked; names the option, its value and what would be right
 └── RequestError               one request is refused; carries the HTTP status and the OpenAI error fields
     ├── InvalidRequest         400: a field is wrong; `param` names it
     ├── Unauthorized           401: no valid API key
@@ -57,6 +58,10 @@ class EngineDead(TokenportError):
 
 class NoAnswer(TokenportError):
     """A server that a command asked is not there, or does not say what it was asked for."""
+
+
+class BenchmarkError(TokenportError):
+    """A benchmark cannot be run as asked: an option, an input file or the target is wrong. One line that says what would be right."""
 
 
 class RequestError(TokenportError):
