@@ -15,7 +15,7 @@ class Record:
     or of the attempt. `output_tokens`, `prompt_tokens`, `cached_tokens`: the server's `usage`; None where it gives none. `error` is None
     for an answer that came whole, else one line; `error_kind` is one of `refused` (an HTTP error status), `connection`, `timeout`,
     `broken` (the stream ended early), `reported` (an error event inside the stream), `malformed`, `not_sent` (the run was over before its
-    turn). """
+    turn)."""
 
     number: int
     scheduled_s: float
