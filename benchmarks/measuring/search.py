@@ -8,8 +8,8 @@ _MAX_DOUBLINGS = 12
 def search_rate(keeps: Callable[[float], bool], start: float, tolerance: float) -> Iterator[tuple[float, bool]]:
     """Measure at rates of the search's choice and yield each with whether it kept the limits, as it is measured.
 
-    Starts at `start` requests a second; ends when the highest rate that kept them and the lowest that did not are within `tolerance` (0.1: a
-    tenth) of each other, or where no rate kept them down to a thousandth of `start`, or up to 4096 times `start` none failed.
+    Starts at `start` requests a second; ends when the highest rate that kept them and the lowest that did not are within `tolerance` (0.1:
+    a tenth) of each other, or when twelve doublings or halvings have found no rate of the other kind.
     """
     kept, failed = 0.0, float("inf")
     rate = start
