@@ -69,7 +69,8 @@ FROM runtime AS cpu
 COPY --from=cpu-packages /opt/tokenport/ ./
 COPY pyproject.toml ./
 COPY serving/ serving/
-RUN DEVICE=cpu container/setup.sh && .venv/bin/python -m compileall -q serving
+COPY benchmarks/ benchmarks/
+RUN DEVICE=cpu container/setup.sh && .venv/bin/python -m compileall -q serving benchmarks
 
 
 FROM builder AS cuda-packages
@@ -94,4 +95,5 @@ LABEL tokenport.sagemaker.inference-ami-version="al2023-ami-sagemaker-inference-
 COPY --from=cuda-packages /opt/tokenport/ ./
 COPY pyproject.toml ./
 COPY serving/ serving/
-RUN DEVICE=cuda container/setup.sh && .venv/bin/python -m compileall -q serving
+COPY benchmarks/ benchmarks/
+RUN DEVICE=cuda container/setup.sh && .venv/bin/python -m compileall -q serving benchmarks

