@@ -8,7 +8,7 @@ weights, as `GET /memory` gives them.
 
 import argparse
 
-from benchmarks.servers import BARE, TOKENPORT, VLLM, Contestant
+from benchmarks.machine.servers import BARE, TOKENPORT, VLLM, Contestant
 from benchmarks.side_by_side import main
 
 

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.result_file import keep
-from benchmarks.servers import BARE, TOKENPORT, VLLM, Contestant, running
-from benchmarks.side_by_side import LOADS, ledger, measure
+from benchmarks.machine.servers import BARE, TOKENPORT, VLLM, Contestant, ledger, running
+from benchmarks.side_by_side import LOADS, measure
+from serving.errors import BenchmarkError
 
 LLAMA_3_1_8B = {
     "architectures": ["LlamaForCausalLM"],
@@ -67,7 +68,7 @@ def run(model: str, rounds: int, log: Path) -> Iterator[dict[str, Any]]:
                         measured = asyncio.run(measure(server.url, load))
                         if number:
                             yield {"contestant": contestant.name, "round": number, "load": load.name, **measured}
-        except RuntimeError as error:
+        except (BenchmarkError, RuntimeError) as error:
             yield {"contestant": contestant.name, "failed": str(error)}
 
 

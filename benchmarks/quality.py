@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.servers import machine
+from benchmarks.machine.facts import machine
 
 # Words for `tokenport prepare`, or arguments that the engine loads the checkpoint itself with.
 VARIANTS: dict[str, list[str] | dict[str, str]] = {

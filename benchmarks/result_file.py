@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.servers import machine
+from benchmarks.machine.facts import machine
 
 Rows = list[dict[str, Any]]
 

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 
 from benchmarks.result_file import keep
-from benchmarks.servers import Contestant, running
+from benchmarks.machine.servers import Contestant, ledger, running
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,6 @@ def run(contestants: Sequence[Contestant], model: str, rounds: int, log: Path) -
                     measured = asyncio.run(measure(url, load))
                     if number:
                         yield {"contestant": name, "round": number, "load": load.name, **measured}
-
-
-def ledger(url: str) -> Any:
-    """The server's own account of its memory, None from one that has none."""
-    answer = httpx.get(f"{url}/memory", timeout=30)
-    return answer.json() if answer.status_code == httpx.codes.OK else None
 
 
 def summary(rows: list[dict[str, Any]], first: str) -> dict[str, dict[str, float]]:

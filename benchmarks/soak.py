@@ -21,7 +21,8 @@ from typing import Any
 import httpx
 import psutil
 
-from benchmarks.servers import Contestant, machine, running
+from benchmarks.machine.facts import machine
+from benchmarks.machine.servers import Contestant, running
 
 _NUM_SEQUENCES, _MAX_QUEUE = 16, 16
 _NUM_CLIENTS = 2 * (_NUM_SEQUENCES + _MAX_QUEUE)

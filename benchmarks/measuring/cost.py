@@ -78,7 +78,7 @@ def cost(
         "rate_kind": rate_kind,
         "output_tokens_per_s": output_tokens_per_s,
         "num_instances": num_instances,
-        "usd_per_hour": price.usd_per_hour,
+        "price_per_hour": price.usd_per_hour,
         "instance": price.instance,
         "region": price.region,
         "as_of": price.as_of,

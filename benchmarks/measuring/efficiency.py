@@ -27,24 +27,24 @@ DEFINITIONS: Mapping[str, str] = {
 @dataclass(frozen=True, slots=True)
 class Decoding:
     """What the records say of decoding in the window. `tokens_per_s`: output tokens after each answer's first piece. `mean_running`: the
-    mean number of answers between first and last piece. `kv_tokens_per_step`: the tokens of all their contexts together, in the mean."""
+    mean number of answers between first and last piece. `steps_per_s`: of the engine; `kv_tokens_per_step`: the tokens of all contexts
+    that a step reads, in the mean; `mean_context`: those of one answer. None: not known, or nothing ran."""
 
-    tokens_per_s: float
-    mean_running: float
-    kv_tokens_per_step: float | None
-
-    @property
-    def steps_per_s(self) -> float | None:
-        """Steps of the engine: each gives every running answer one token, so it is 1/TPOT. Of speculative decoding, where a step gives
-        more, it is not the number of steps."""
-        return self.tokens_per_s / self.mean_running if self.mean_running > 0 else None
+    tokens_per_s: float = 0.0
+    mean_running: float = 0.0
+    steps_per_s: float | None = None
+    kv_tokens_per_step: float | None = None
+    mean_context: float | None = None
 
 
 def decoding(records: Sequence[Record], window: Window) -> Decoding:
-    """Counted from the raw arrivals. An answer's context grows evenly from its prompt's tokens to those with its output, so that over any
-    part of the time its mean is that at the middle of the part. Source: records alone; prompt tokens are the server's count, and where one
-    is missing the contexts are not known."""
-    tokens = busy_s = kv_token_s = 0.0
+    """Counted from the raw arrivals. While answers run, each step gives every one of them a token, so the steps a second are the tokens by
+    the answer-seconds (1/TPOT), times the share of the time in which any ran. With speculative decoding a step gives more: it is then not
+    the number of steps. A context grows evenly from the prompt's tokens to those with the output, so over any part of the time its mean is
+    that at the middle of the part. Source: records alone; prompt tokens are the server's count, and where one is missing the contexts are
+    not known."""
+    tokens = answer_s = kv_token_s = 0.0
+    spans: list[tuple[float, float]] = []
     is_known = True
     for record in records:
         if not record.is_streamed or len(record.arrivals_s) < 2:
@@ -54,14 +54,30 @@ def decoding(records: Sequence[Record], window: Window) -> Decoding:
         tokens += sum(number for time, number in _pieces(record)[1:] if window.holds(time))
         if end <= start:
             continue
-        busy_s += end - start
+        spans.append((start, end))
+        answer_s += end - start
         done = ((start + end) / 2 - first) / (last - first)
         is_known = is_known and record.prompt_tokens is not None
         kv_token_s += (end - start) * ((record.prompt_tokens or 0) + done * record.num_tokens)
-    length_s = window.length_s
-    if length_s <= 0:
-        return Decoding(0.0, 0.0, None)
-    return Decoding(tokens / length_s, busy_s / length_s, kv_token_s / length_s if is_known else None)
+    if not spans:
+        return Decoding()
+    busy_s = _covered(spans)
+    return Decoding(
+        tokens_per_s=tokens / window.length_s,
+        mean_running=answer_s / window.length_s,
+        steps_per_s=tokens / answer_s * busy_s / window.length_s,
+        kv_tokens_per_step=kv_token_s / busy_s if is_known else None,
+        mean_context=kv_token_s / answer_s if is_known else None,
+    )
+
+
+def _covered(spans: Sequence[tuple[float, float]]) -> float:
+    """Seconds that lie in at least one of them."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
 
 
 def _pieces(record: Record) -> list[tuple[float, float]]:
@@ -140,9 +156,7 @@ def _bytes_per_step(found: Decoding, work: ModelWork, reasons: dict[str, str]) -
     if found.kv_tokens_per_step is None:
         reasons["mbu"] = "the server does not count the prompts' tokens, so the KV cache that was read is not known"
         return None
-    per_running = work.kv_bytes_per_token * found.kv_tokens_per_step
-    # `kv_tokens_per_step` is the mean over the window's time, idle time included; `steps_per_s` is that of the time in which answers ran.
-    return work.weights_read_bytes + per_running
+    return work.weights_read_bytes + work.kv_bytes_per_token * found.kv_tokens_per_step
 
 
 def _decode_flops_per_s(found: Decoding, work: ModelWork, reasons: dict[str, str]) -> float | None:
@@ -151,10 +165,11 @@ def _decode_flops_per_s(found: Decoding, work: ModelWork, reasons: dict[str, str
     if work.reason is not None:
         reasons["mfu"] = reasons["mfu_decode"] = work.reason
         return None
-    if found.kv_tokens_per_step is None or found.mean_running <= 0:
+    if found.mean_context is None:
         reasons.setdefault("mfu_decode", "the contexts of the answers are not known")
+        reasons.setdefault("mfu", reasons["mfu_decode"])
         return None
-    return found.tokens_per_s * work.decode_flops(found.kv_tokens_per_step / found.mean_running)
+    return found.tokens_per_s * work.decode_flops(found.mean_context)
 
 
 def _ceilings(limits: Mapping[str, Any] | None, work: ModelWork, reasons: dict[str, str]) -> tuple[float | None, float | None]:
