@@ -14,7 +14,7 @@ class Request:
     `at_s`: seconds after the run's start at which it is due; None: as soon as one of the plan's `concurrency` places is free, and in a
     conversation `think_s` after the answer before it. `num_prompt_tokens` is what was asked for (None: whatever the text has), not what the
     server counts. `conversation`: requests with the same number are sent one after the other in the plan's order, each with all messages
-    and answers before it put in front; None for a request that stands alone. """
+    and answers before it put in front; None for a request that stands alone."""
 
     number: int
     prompt: Prompt

@@ -1,0 +1,96 @@
+"""A trace as requests: its times, its lengths, and prompts that share what the trace's prompts shared."""
+
+from collections.abc import Iterator, Mapping
+
+from benchmarks.load.arrivals import trace_times
+from benchmarks.load.lengths import Distribution
+from benchmarks.load.plan import Prompt, Request
+from benchmarks.load.prompts import NO_PREFIX, Prefix, PromptMaker
+from benchmarks.load.quantities import wrong
+from benchmarks.load.shape import DEFAULT_TOKENS, LoadOptions
+from benchmarks.load.sizes import within_model
+from benchmarks.load.traces import MOONCAKE_BLOCK_TOKENS, Trace, TraceEntry, read_trace
+from serving.errors import BenchmarkError
+
+
+def read(options: LoadOptions) -> Trace:
+    """The trace that the options name."""
+    if options.trace_file is None:
+        raise BenchmarkError("--trace FILE: there is none to replay")
+    return read_trace(options.trace_file, options.trace_limit)
+
+
+def trace_input_lengths(trace: Trace) -> Distribution:
+    """The lengths of a trace's prompts, to draw warm-ups from."""
+    lengths = tuple(float(entry.input_tokens or DEFAULT_TOKENS) for entry in trace.entries)
+    return Distribution("file", "as in the trace", lengths)
+
+
+def replayed_requests(options: LoadOptions, trace: Trace, maker: PromptMaker) -> Iterator[Request]:
+    """The trace's requests. Every one keeps its time; in a conversation it also waits for the answer before it."""
+    times_s = trace_times([entry.at_s for entry in trace.entries], options.trace_speed)
+    conversations = _numbered(options, trace)
+    started: set[str] = set()
+    blocks: dict[int, str] = {}
+    for number, (entry, at_s) in enumerate(zip(trace.entries, times_s, strict=True)):
+        is_later = entry.conversation in started
+        started.update([entry.conversation] if entry.conversation is not None else [])
+        num_input, num_output = _sizes(options, entry, maker)
+        yield Request(
+            number,
+            prompt=_prompt(options, entry, num_input, maker, blocks, is_later=is_later),
+            max_tokens=num_output,
+            at_s=float(at_s),
+            num_prompt_tokens=None if entry.prompt is not None or is_later else num_input,
+            ignore_eos=options.ignore_eos,
+            conversation=None if entry.conversation is None else conversations[entry.conversation],
+        )
+
+
+def _numbered(options: LoadOptions, trace: Trace) -> Mapping[str, int]:
+    """The trace's names of conversations as numbers, by their first request."""
+    names = list(dict.fromkeys(entry.conversation for entry in trace.entries if entry.conversation is not None))
+    if names and options.prompt_form != "messages":
+        raise wrong("--trace", options.trace_file, "it has conversations, which need a chat route: --api chat")
+    return {name: number for number, name in enumerate(names)}
+
+
+def _sizes(options: LoadOptions, entry: TraceEntry, maker: PromptMaker) -> tuple[int, int]:
+    return within_model(options, entry.input_tokens or 1, entry.output_tokens, least_input=maker.least_tokens())
+
+
+def _prompt(
+    options: LoadOptions, entry: TraceEntry, num_input: int, maker: PromptMaker, blocks: dict[int, str], *, is_later: bool
+) -> Prompt:
+    if entry.prompt is not None:
+        return prompt_in_form(options, "--trace", entry.prompt)
+    if is_later:
+        return maker.later_turn(entry.input_tokens or 1)
+    return _of_blocks(entry.hash_ids, num_input, maker, blocks) if entry.hash_ids else maker.prompt(num_input)
+
+
+def prompt_in_form(options: LoadOptions, option: str, prompt: Prompt) -> Prompt:
+    """A prompt from a file as the target's route takes it: a text becomes a user's message; messages cannot become a text."""
+    if options.prompt_form == "messages":
+        return ({"role": "user", "content": prompt},) if isinstance(prompt, str) else prompt
+    if not isinstance(prompt, str):
+        raise wrong(option, options.trace_file or options.prompts_file, "it has chat messages, which need a chat route: --api chat")
+    return prompt
+
+
+def _of_blocks(hash_ids: tuple[int, ...], num_tokens: int, maker: PromptMaker, blocks: dict[int, str]) -> Prompt:
+    """A prompt in which every hash id stands for the same text each time. A hash covers all before it, so an id is always at one place."""
+    for place, hash_id in enumerate(hash_ids):
+        if hash_id not in blocks:
+            blocks[hash_id] = maker.block(MOONCAKE_BLOCK_TOKENS, is_first=place == 0)
+    whole = " ".join(blocks[hash_id] for hash_id in hash_ids)
+    made = maker.prompt_of(whole, num_tokens)
+    return made if made is not None else maker.prompt(num_tokens, _whole_blocks(hash_ids, num_tokens, maker, blocks))
+
+
+def _whole_blocks(hash_ids: tuple[int, ...], num_tokens: int, maker: PromptMaker, blocks: dict[int, str]) -> Prefix:
+    """The blocks that surely fit, for a prompt whose end cannot be cut from its last block to the very number."""
+    num_blocks = min(len(hash_ids) - 1, (num_tokens - maker.least_tokens()) // MOONCAKE_BLOCK_TOKENS)
+    if num_blocks <= 0:
+        return NO_PREFIX
+    return Prefix(" ".join(blocks[hash_id] for hash_id in hash_ids[:num_blocks]), num_blocks * MOONCAKE_BLOCK_TOKENS)
