@@ -17,7 +17,7 @@ from benchmarks.load.plan import Plan, Request
 from benchmarks.load.prompts import NO_PREFIX, Prefix, PromptMaker
 from benchmarks.load.prompts_file import read_prompts
 from benchmarks.load.quantities import wrong
-from benchmarks.load.replay import prompt_in_form, read, replayed_requests, trace_input_lengths
+from benchmarks.load.replay import form_of, prompt_in_form, read, replayed_requests, trace_input_lengths
 from benchmarks.load.shape import DEFAULT_TOKENS, LoadOptions, describe, planned_requests
 from benchmarks.load.sizes import draw_sizes
 from benchmarks.load.text_source import shipped_text
@@ -55,9 +55,11 @@ def build_plan(options: LoadOptions, tokenizer: Tokenizer, rng: np.random.Genera
         BenchmarkError: the options cannot be carried out; names the option.
     """
     streams = _streams(np.random.default_rng(options.seed) if rng is None else rng)
-    maker = PromptMaker(tokenizer, options.prompt_form, shipped_text("measured"), streams.prompts)
-    if options.kind == "trace":
-        requests = replayed_requests(options, read(options), maker)
+    trace = read(options) if options.kind == "trace" else None
+    form = options.prompt_form if trace is None else form_of(options, trace)
+    maker = PromptMaker(tokenizer, form, shipped_text("measured"), streams.prompts)
+    if trace is not None:
+        requests = replayed_requests(options, trace, maker)
     elif options.prompts_file is not None:
         requests = _from_file(options, options.prompts_file, streams)
     elif options.turns is not None:

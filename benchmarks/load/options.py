@@ -82,7 +82,7 @@ _REQUESTS = (
     ),
     ("--shared-prefix N", "the first N of each prompt's own tokens are the same within a group; they count as part of --input-len"),
     ("--num-prefixes N", "so many groups, each prompt in one at random (default: 1)"),
-    ("--turns SPEC", "conversations of so many turns; --num-requests counts turns. Needs a chat route"),
+    ("--turns SPEC", "conversations of so many turns, each sent with all that was said before; --num-requests counts turns"),
     ("--think SPEC", "seconds from an answer's end to the next turn (default: 0)"),
     ("--later-input-len SPEC", "tokens said in each turn after the first, without the template (default: --input-len)"),
     (
@@ -123,13 +123,12 @@ def load_options(options: argparse.Namespace, *, prompt_form: PromptForm = "text
     """
     given = {name: value for name, value in vars(options).items() if value is not None and value is not False}
     _refuse_contradictions(given)
-    if "turns" in given and prompt_form != "messages":
-        raise BenchmarkError("--turns needs a route that takes messages: --api chat")
     kind = _kind(given)
     input_length = _value(given, "input_len", parse_lengths, fixed(DEFAULT_TOKENS))
     return LoadOptions(
         kind=kind,
-        prompt_form=prompt_form,
+        # What was said before is put in front of each turn, and answers come as text.
+        prompt_form="text" if "turns" in given and prompt_form == "token_ids" else prompt_form,
         concurrency=_value(given, "concurrency", count, 1 if kind == "closed" else None),
         rate=_value(given, "rate", positive, None),
         process=_process(given),

@@ -1,11 +1,11 @@
 """A trace as requests: its times, its lengths, and prompts that share what the trace's prompts shared."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from benchmarks.load.arrivals import trace_times
 from benchmarks.load.lengths import Distribution
 from benchmarks.load.plan import Prompt, Request
-from benchmarks.load.prompts import NO_PREFIX, Prefix, PromptMaker
+from benchmarks.load.prompts import NO_PREFIX, Prefix, PromptForm, PromptMaker
 from benchmarks.load.quantities import wrong
 from benchmarks.load.shape import DEFAULT_TOKENS, LoadOptions
 from benchmarks.load.sizes import within_model
@@ -20,6 +20,12 @@ def read(options: LoadOptions) -> Trace:
     return read_trace(options.trace_file, options.trace_limit)
 
 
+def form_of(options: LoadOptions, trace: Trace) -> PromptForm:
+    """Conversations are not sent as token ids: answers, which go into them, come as text."""
+    has_conversations = any(entry.conversation is not None for entry in trace.entries)
+    return "text" if has_conversations and options.prompt_form == "token_ids" else options.prompt_form
+
+
 def trace_input_lengths(trace: Trace) -> Distribution:
     """The lengths of a trace's prompts, to draw warm-ups from."""
     lengths = tuple(float(entry.input_tokens or DEFAULT_TOKENS) for entry in trace.entries)
@@ -29,7 +35,8 @@ def trace_input_lengths(trace: Trace) -> Distribution:
 def replayed_requests(options: LoadOptions, trace: Trace, maker: PromptMaker) -> Iterator[Request]:
     """The trace's requests. Every one keeps its time; in a conversation it also waits for the answer before it."""
     times_s = trace_times([entry.at_s for entry in trace.entries], options.trace_speed)
-    conversations = _numbered(options, trace)
+    names = dict.fromkeys(entry.conversation for entry in trace.entries if entry.conversation is not None)
+    conversations = {name: conversation for conversation, name in enumerate(names)}
     started: set[str] = set()
     blocks: dict[int, str] = {}
     for number, (entry, at_s) in enumerate(zip(trace.entries, times_s, strict=True)):
@@ -45,14 +52,6 @@ def replayed_requests(options: LoadOptions, trace: Trace, maker: PromptMaker) ->
             ignore_eos=options.ignore_eos,
             conversation=None if entry.conversation is None else conversations[entry.conversation],
         )
-
-
-def _numbered(options: LoadOptions, trace: Trace) -> Mapping[str, int]:
-    """The trace's names of conversations as numbers, by their first request."""
-    names = list(dict.fromkeys(entry.conversation for entry in trace.entries if entry.conversation is not None))
-    if names and options.prompt_form != "messages":
-        raise wrong("--trace", options.trace_file, "it has conversations, which need a chat route: --api chat")
-    return {name: number for number, name in enumerate(names)}
 
 
 def _sizes(options: LoadOptions, entry: TraceEntry, maker: PromptMaker) -> tuple[int, int]:

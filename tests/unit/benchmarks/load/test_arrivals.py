@@ -76,7 +76,7 @@ def test_nothing_arrives_in_a_stage_of_rate_zero():
     assert times_s[10] == pytest.approx(15.0)
 
 
-@pytest.mark.parametrize("first_rate, last_rate", [(1.0, 8.0), (8.0, 1.0), (0.0, 9.0), (9.0, 0.0)])
+@pytest.mark.parametrize(("first_rate", "last_rate"), [(1.0, 8.0), (8.0, 1.0), (0.0, 9.0), (9.0, 0.0)])
 def test_a_constant_ramp_follows_its_integral(first_rate, last_rate):
     duration_s = 60.0
     times_s, _ = arrivals_within(CONSTANT, [Stage(first_rate, last_rate, duration_s)], rng())
@@ -105,7 +105,7 @@ def test_stages_are_read():
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    ("text", "told"),
     [
         ("2/s", "--stages 2/s: '2/s' is no stage: must be RATE/s:DURATION stages with commas between"),
         ("2/s:30s,4:10s", "--stages 2/s:30s,4:10s: '4:10s' is no stage"),

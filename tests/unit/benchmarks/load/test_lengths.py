@@ -54,7 +54,7 @@ def test_seconds_may_be_fractions_and_are_never_below_zero():
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    ("text", "told"),
     [
         ("many", "--input-len many: must be a number (128), a range (64..256), normal:MEAN,DEVIATION"),
         ("-4", "--input-len -4: must be a number"),
@@ -76,7 +76,7 @@ def test_what_is_no_distribution_of_lengths_is_refused(text, told):
 
 
 @pytest.mark.parametrize(
-    "content, told",
+    ("content", "told"),
     [
         ("", "the file has no numbers; it must have one a line"),
         ("12\nxii\n", "line 2 is 'xii'; each line must be one number"),
