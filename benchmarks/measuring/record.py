@@ -14,8 +14,8 @@ class Record:
     brought, as the server counted them in the stream (vLLM's continuous usage); None where it does not. `ended_s`: the end of the answer,
     or of the attempt. `output_tokens`, `prompt_tokens`, `cached_tokens`: the server's `usage`; None where it gives none. `error` is None
     for an answer that came whole, else one line; `error_kind` is one of `refused` (an HTTP error status), `connection`, `timeout`,
-    `broken` (the stream ended early), `reported` (an error event inside the stream), `malformed`, `not_sent` (the run was over before its
-    turn)."""
+    `broken` (the stream ended early, or was cut off with the run), `reported` (an error event inside the stream), `malformed`, `not_sent`
+    (the run was over before its turn, or the turn before it failed), `lost` (the client process that had it died)."""
 
     number: int
     scheduled_s: float

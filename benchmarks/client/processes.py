@@ -1,0 +1,315 @@
+"""A plan divided among client processes, all on one clock, and what they measured put together again.
+
+Each process gets whole conversations and its share of the places; standard streams carry JSON lines. A process that dies is told, and
+what the others measured is kept. Ctrl-C cuts the run off and keeps what was measured; a second one ends it at once.
+"""
+
+import contextlib
+import math
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from types import FrameType
+from typing import Any, Protocol
+
+from benchmarks.client.bodies import check_prompts
+from benchmarks.client.capabilities import Capabilities
+from benchmarks.client.driver import units_of
+from benchmarks.client.probe import probe_now
+from benchmarks.client.target import TargetSpec
+from benchmarks.client.wire import client_load_from, from_line, record_from, to_line
+from benchmarks.load.plan import Plan, Request
+from benchmarks.measuring.record import ClientLoad, Record
+from serving.errors import BenchmarkError
+
+# See the results of benchmarks.client.ceiling: what one process drives with its event loop on time, on slow cores.
+_STREAMS_A_PROCESS = 512
+_REQUESTS_PER_S_A_PROCESS = 200.0
+_READY_DEADLINE_S = 120.0
+_LEAD_S = 0.1
+"""Between the last process's readiness and the run's time 0, for the origin to reach them all."""
+_SPARE_S = 60.0
+"""Beyond the latest time at which a process must have ended by its plan."""
+_STOP_DEADLINE_S = 60.0
+_EXIT_DEADLINE_S = 10.0
+_POLL_S = 0.2
+
+
+class OnProgress(Protocol):
+    """Called a few times a second with the counts so far, of all processes together."""
+
+    def __call__(self, *, sent: int, done: int, failed: int, output_tokens: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One record for every request of the plan, in its order, and each process's own load. `is_interrupted`: the run was cut off.
+    `lost`: what became of processes that did not come back, a sentence each; their requests' records say `lost`, and a run with any is
+    not valid. `origin_s`: the run's time 0 on the monotonic clock."""
+
+    records: list[Record]
+    client: list[ClientLoad]
+    interrupted: bool
+    lost: list[str] = field(default_factory=list)
+    origin_s: float = 0.0
+
+
+def choose_num_processes(concurrency: int | None, rate: float | None, num_cpus: int) -> int:
+    """One, unless the load is more than one process can drive on time; never more than half of the cores, as others need some."""
+    by_streams = math.ceil((concurrency or 0) / _STREAMS_A_PROCESS)
+    by_rate = math.ceil((rate or 0.0) / _REQUESTS_PER_S_A_PROCESS)
+    return max(1, min(max(by_streams, by_rate), num_cpus // 2))
+
+
+def run_plan(
+    plan: Plan,
+    spec: TargetSpec,
+    num_processes: int = 1,
+    on_progress: OnProgress | None = None,
+    stop: threading.Event | None = None,
+    capabilities: Capabilities | None = None,
+    on_start: Callable[[float], None] | None = None,
+) -> Measured:
+    """Carry out `plan` from `num_processes` other processes. `stop` cuts it off, as Ctrl-C does; `on_start` is told the run's origin.
+
+    The target is probed first where `capabilities` are not given: probe once where one target is measured several times.
+
+    Raises:
+        BenchmarkError: the target cannot be sent these prompts, or does not take even a simple request.
+        KeyboardInterrupt: a second Ctrl-C.
+    """
+    check_prompts(plan, spec)
+    if not plan.requests:
+        raise BenchmarkError("the plan has no requests")
+    if capabilities is None:
+        capabilities = probe_now(spec)
+    parts = divided(plan, num_processes)
+    with _running_workers(len(parts)) as workers:
+        run = _Run(plan, workers, on_progress, stop or threading.Event())
+        same = {"spec": _plain(spec), "capabilities": capabilities}
+        jobs = [{"plan": part, "process": number, **same} for number, part in enumerate(parts)]
+        with _interrupts_setting(run.stop):
+            return run.carry_out(jobs, on_start or (lambda origin_s: None))
+
+
+def divided(plan: Plan, num_processes: int) -> list[Plan]:
+    """One plan a process. Places and requests are divided evenly: the requests of a place are dealt in turn, a conversation as one.
+
+    An open loop's bound on what runs at once is divided too, so a request may wait for a place of its process while another has one free.
+    """
+    units = units_of(plan.requests)
+    num_parts = max(1, min(num_processes, len(units), plan.concurrency or len(units)))
+    num_places = plan.concurrency or num_parts
+    parts: list[list[Request]] = [[] for _ in range(num_parts)]
+    for index, unit in enumerate(units):
+        parts[index % num_places % num_parts].extend(unit)
+    shares = [len(range(part, num_places, num_parts)) for part in range(num_parts)]
+    return [
+        replace(plan, requests=tuple(requests), concurrency=None if plan.concurrency is None else share)
+        for requests, share in zip(parts, shares, strict=True)
+    ]
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One process and what it has said so far."""
+
+    number: int
+    process: subprocess.Popen[bytes]
+    is_ready: bool = False
+    has_ended: bool = False
+    is_gone: bool = False
+    failure: str | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    records: list[Record] = field(default_factory=list)
+    load: ClientLoad | None = None
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """A line to it; one that is gone hears nothing, which its own end of stream tells."""
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.process.stdin.write(to_line(message))
+                self.process.stdin.flush()
+
+    def hear(self, message: dict[str, Any] | None) -> None:
+        """A line from it, None at the end."""
+        if message is None:
+            self.is_gone = True
+        elif "record" in message:
+            self.records.append(record_from(message["record"]))
+        elif "progress" in message:
+            self.counts = message["progress"]
+        elif "load" in message:
+            self.load = client_load_from(message["load"])
+        elif "failed" in message:
+            self.failure = message["failed"]
+        self.is_ready = self.is_ready or (message is not None and "ready" in message)
+        self.has_ended = self.has_ended or (message is not None and "end" in message)
+
+    def what_became_of_it(self) -> str:
+        """For one that went before it had told everything."""
+        if self.failure is not None:
+            return f"client process {self.number} failed: {self.failure}"
+        try:
+            code: int | None = self.process.wait(_EXIT_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            code = None
+        how = "did not end in time" if code is None else f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        return f"client process {self.number} {how}; what it measured is lost"
+
+
+class _Run:
+    def __init__(self, plan: Plan, workers: Sequence[_Worker], on_progress: OnProgress | None, stop: threading.Event) -> None:
+        self._plan = plan
+        self._workers = workers
+        self._on_progress = on_progress
+        self.stop = stop
+        self._heard: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
+        self._is_stopped = False
+
+    def carry_out(self, jobs: Sequence[dict[str, Any]], on_start: Callable[[float], None]) -> Measured:
+        for worker, job in zip(self._workers, jobs, strict=True):
+            threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
+            # A plan may be larger than the pipe: none may wait for another to read its own.
+            threading.Thread(target=worker.tell, args=(job,), daemon=True).start()
+        self._hear_until(lambda worker: worker.is_ready, time.monotonic() + _READY_DEADLINE_S)
+        origin_s = time.monotonic() + _LEAD_S
+        on_start(origin_s)
+        for worker in self._workers:
+            if worker.is_ready:
+                worker.tell({"origin_s": origin_s})
+        self._hear_until(lambda worker: worker.has_ended, origin_s + _longest_s(self._plan))
+        failures = [worker.failure for worker in self._workers if worker.failure is not None]
+        if len(failures) == len(self._workers):
+            raise BenchmarkError(failures[0])
+        return self._put_together(origin_s)
+
+    def _hear_until(self, is_enough: Callable[[_Worker], bool], deadline_s: float) -> None:
+        while not all(worker.is_gone or is_enough(worker) for worker in self._workers):
+            if self.stop.is_set() and not self._is_stopped:
+                self._cut_off()
+                deadline_s = min(deadline_s, time.monotonic() + _STOP_DEADLINE_S)
+            if time.monotonic() > deadline_s:
+                return
+            try:
+                worker, message = self._heard.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+            worker.hear(message)
+            if message is not None and "progress" in message:
+                self._show_progress()
+
+    def _cut_off(self) -> None:
+        self._is_stopped = True
+        for worker in self._workers:
+            worker.tell({"stop": True})
+
+    def _listen(self, worker: _Worker) -> None:
+        """Everything that one process says, in a thread of its own, to the end."""
+        for line in worker.process.stdout or ():
+            # A process that is killed may leave half a line.
+            if line.endswith(b"\n"):
+                self._heard.put((worker, from_line(line)))
+        self._heard.put((worker, None))
+
+    def _show_progress(self) -> None:
+        if self._on_progress is not None:
+            total = {
+                name: sum(worker.counts.get(name, 0) for worker in self._workers) for name in ("sent", "done", "failed", "output_tokens")
+            }
+            self._on_progress(**total)
+
+    def _put_together(self, origin_s: float) -> Measured:
+        lost = [worker.what_became_of_it() for worker in self._workers if not worker.has_ended]
+        records = {record.number: record for worker in self._workers for record in worker.records}
+        now_s = time.monotonic() - origin_s
+        for request in self._plan.requests:
+            if request.number not in records:
+                records[request.number] = _lost(request, now_s, "; ".join(lost))
+        return Measured(
+            records=[records[request.number] for request in self._plan.requests],
+            client=[worker.load for worker in self._workers if worker.load is not None],
+            interrupted=self._is_stopped,
+            lost=lost,
+            origin_s=origin_s,
+        )
+
+
+def _lost(request: Request, now_s: float, reason: str) -> Record:
+    return Record(
+        number=request.number,
+        scheduled_s=now_s if request.at_s is None else request.at_s,
+        max_tokens=request.max_tokens,
+        error=reason,
+        error_kind="lost",
+        stage=request.stage,
+        conversation=request.conversation,
+    )
+
+
+def _longest_s(plan: Plan) -> float:
+    """When every process must have ended, if each request takes all the time that it may."""
+    num_turns = max(len(unit) for unit in units_of(plan.requests))
+    if plan.duration_s is not None:
+        return plan.duration_s + plan.request_timeout_s + _SPARE_S
+    last_s = max(request.at_s or 0.0 for request in plan.requests)
+    thinking_s = sum(request.think_s for request in plan.requests)
+    num_rounds = math.ceil(len(plan.requests) / plan.concurrency) if plan.concurrency else 1
+    return last_s + thinking_s + max(num_rounds, num_turns) * (plan.request_timeout_s + 1.0) + _SPARE_S
+
+
+@contextlib.contextmanager
+def _interrupts_setting(stop: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C sets `stop`, the next is one as ever. Python gives signals to the main thread alone; elsewhere nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _plain(spec: TargetSpec) -> TargetSpec:
+    return replace(spec, extra_body=dict(spec.extra_body), headers=dict(spec.headers))
+
+
+@contextlib.contextmanager
+def _running_workers(num_workers: int) -> Iterator[list[_Worker]]:
+    command = [sys.executable, "-m", "benchmarks.client.worker"]
+    workers: list[_Worker] = []
+    try:
+        for number in range(num_workers):
+            # Its last words, should it fail, go where ours go.
+            # In a session of its own, Ctrl-C does not reach it: this process says when it is to stop.
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+            workers.append(_Worker(number, process))
+        yield workers
+    finally:
+        for worker in workers:
+            _end(worker.process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+    try:
+        process.wait(_EXIT_DEADLINE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(_EXIT_DEADLINE_S)
+    if process.stdout is not None:
+        process.stdout.close()
