@@ -74,7 +74,15 @@ def keep(document: Mapping[str, Any], path: Path) -> None:
     Raises:
         BenchmarkError: the folder cannot be written to.
     """
-    text = as_text(document)
+    keep_text(as_text(document), path)
+
+
+def keep_text(text: str, path: Path) -> None:
+    """The same for any text.
+
+    Raises:
+        BenchmarkError: the folder cannot be written to.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

@@ -7,6 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.report.figures import every_number
 from benchmarks.report.limits import cost_in_words, energy_in_words, share_in_words
 from benchmarks.report.verdict import failures, slo_in_words
 from benchmarks.report.words import (
@@ -108,20 +109,9 @@ def _points(document: Mapping[str, Any]) -> Table:
 
 def _generic(metrics: Mapping[str, Any]) -> Table:
     table = _table("metric", "value")
-    for name, value in leaves(metrics):
+    for name, value in every_number(metrics).items():
         table.add_row(name, quantity(name, value))
     return table
-
-
-def leaves(metrics: Mapping[str, Any], before: str = "") -> list[tuple[str, float]]:
-    """Every number in a tree of metrics with its dotted name; intervals are no metrics of their own."""
-    found: list[tuple[str, float]] = []
-    for name, value in metrics.items():
-        if isinstance(value, Mapping) and name != "ci":
-            found += leaves(value, f"{before}{name}.")
-        elif is_number(value):
-            found.append((f"{before}{name}", value))
-    return found
 
 
 def _table(*columns: str) -> Table:

@@ -139,7 +139,7 @@ def broken(document, path, value):
         (("requests", 3, "arrivals_s"), ["soon"]),
         (("requests", 299, "arrivals_s"), ["soon"]),
         (("requests", 299, "sent_s"), "soon"),
-        (("pair",), {"id": "x", "position": "C", "round": 1}),
+        (("pair",), {"id": "x", "position": "2", "round": 1}),
     ],
     ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else None,
 )

@@ -1,0 +1,124 @@
+"""One side of a comparison: what its documents hold of each load, and the samples from which a difference gets its interval."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measuring.record import Record
+from benchmarks.measuring.slo import Slo
+from benchmarks.measuring.window import Window
+from benchmarks.report.figures import RATES, every_number, of_load, of_machine
+from benchmarks.report.samples import due_in, latencies_of, records_of, token_times, window_of
+from benchmarks.report.uncertainty import Resampled, num_blocks
+from benchmarks.report.verdict import runs_by_load
+
+Document = Mapping[str, Any]
+Figures = dict[str, float | None]
+
+
+@dataclass
+class Load:
+    """What one document has of one load: its repeats, and their figures taken together."""
+
+    document: Document
+    runs: Sequence[Mapping[str, Any]]
+    figures: Figures
+    seed: int
+    repeats: list[Figures] = field(default_factory=list)
+    _resampled: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @cached_property
+    def _requests(self) -> list[tuple[list[Record], Window]]:
+        found = [(records_of(self.document, run), run) for run in self.runs]
+        return [(records, window_of(run, records)) for records, run in found if records]
+
+    @cached_property
+    def _due(self) -> list[Record]:
+        return [record for records, window in self._requests for record in due_in(records, window)]
+
+    @cached_property
+    def _slo(self) -> Slo:
+        return Slo(**self.runs[0]["metrics"]["goodput"]["slo"])
+
+    def resampled(self, name: str) -> Any | None:
+        """A figure such as `ttft_s.p99`, or a share of the requests, in each resample; None where there are no requests to draw from."""
+        group, _, figure = name.partition(".")
+        if len(self._due) < 2:
+            return None
+        if group not in self._resampled:
+            samples = self._samples_of(group)
+            wanted = [key.partition(".")[2] for key in self.figures if key.startswith(f"{group}.") and self.figures[key] is not None]
+            self._resampled[group] = Resampled(samples, self.seed).figures(wanted if group.endswith("_s") else ["mean"])
+        return self._resampled[group].get(figure if group.endswith("_s") else "mean")
+
+    def num_samples(self, name: str) -> int:
+        """Samples of a latency in the window."""
+        return sum(map(len, self._samples_of(name.partition(".")[0])))
+
+    def _samples_of(self, group: str) -> list[list[float]]:
+        if group == "failed_share":
+            return [[float(not record.is_whole)] for record in self._due]
+        if group == "goodput":
+            return [[float(self._slo.is_kept_by(record))] for record in self._due]
+        return [latencies_of(record, group) for record in self._due]
+
+    def blocks(self, name: str) -> list[float]:
+        """A rate in each of the blocks that the windows are cut into."""
+        counted: Mapping[str, Callable[[Record], tuple[Sequence[float], Sequence[float]]]] = {
+            "output_tokens_per_s": token_times,
+            "total_tokens_per_s": _all_tokens,
+            "requests_per_s": _one_when_whole,
+            "goodput.requests_per_s": lambda record: _one_when_whole(record) if self._slo.is_kept_by(record) else ([], []),
+        }
+        return [rate for records, window in self._requests for rate in _rates(records, window, counted[name])]
+
+
+def loads_of(document: Document, seed: int) -> dict[str, Load]:
+    """Name of each load -> what the document has of it. A kind without load has one, of all its figures."""
+    if document["kind"] != "throughput":
+        figures = every_number(document["metrics"])
+        repeats = [every_number(run["metrics"]) for run in document["runs"]]
+        return {"": Load(document, document["runs"], figures, seed, repeats)}
+    by_load = runs_by_load(document)
+    found = {}
+    for name, runs in by_load.items():
+        repeats = [of_load(run["metrics"]) for run in runs]
+        figures = of_load(document["metrics"]) | of_machine(document) if len(by_load) == 1 else _mean_of(repeats)
+        found[name] = Load(document, runs, figures, seed, repeats)
+    return found
+
+
+def can_be_cut(name: str) -> bool:
+    """Whether a figure is a rate that blocks of the window have too."""
+    return name in (*RATES, "goodput.requests_per_s")
+
+
+def _mean_of(repeats: Sequence[Figures]) -> Figures:
+    known = {name: [repeat.get(name) for repeat in repeats] for name in repeats[0]}
+    return {name: None if None in values else float(np.mean(np.asarray(values, dtype=float))) for name, values in known.items()}
+
+
+def _one_when_whole(record: Record) -> tuple[Sequence[float], Sequence[float]]:
+    return ([record.ended_s], [1.0]) if record.is_whole and record.ended_s is not None else ([], [])
+
+
+def _all_tokens(record: Record) -> tuple[Sequence[float], Sequence[float]]:
+    times, counts = token_times(record)
+    prompt = float(record.prompt_tokens or 0) if times else 0.0
+    return ([times[0], *times], [prompt, *counts]) if times else ([], [])
+
+
+def _rates(
+    records: Sequence[Record], window: Window, counted: Callable[[Record], tuple[Sequence[float], Sequence[float]]]
+) -> Sequence[float]:
+    ended = [record.ended_s - record.scheduled_s for record in records if record.is_whole and record.ended_s is not None]
+    num = num_blocks(window.length_s, float(np.mean(ended)) if ended else 0.0)
+    if num < 1:
+        return []
+    found = [counted(record) for record in records]
+    times, counts = np.concatenate([one[0] for one in found]), np.concatenate([one[1] for one in found])
+    amounts, _ = np.histogram(times, bins=num, range=(window.start_s, window.end_s), weights=counts)
+    return [float(amount) for amount in amounts * num / window.length_s]
