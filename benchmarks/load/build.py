@@ -14,14 +14,15 @@ from benchmarks.load.arrivals import arrivals_within, first_arrivals, steady
 from benchmarks.load.conversations import Turn, draw_turns
 from benchmarks.load.lengths import Distribution, fixed
 from benchmarks.load.plan import Plan, Request
-from benchmarks.load.prompts import NO_PREFIX, Prefix, PromptMaker
+from benchmarks.load.prompts import NO_PREFIX, Prefix, PromptForm, PromptMaker
 from benchmarks.load.prompts_file import read_prompts
 from benchmarks.load.quantities import wrong
 from benchmarks.load.replay import form_of, prompt_in_form, read, replayed_requests, trace_input_lengths
 from benchmarks.load.shape import DEFAULT_TOKENS, LoadOptions, describe, planned_requests
 from benchmarks.load.sizes import draw_sizes
-from benchmarks.load.text_source import shipped_text
+from benchmarks.load.text_source import Part, shipped_text
 from benchmarks.load.tokenizers import Tokenizer
+from serving.errors import BenchmarkError
 
 __all__ = ["LoadOptions", "build_plan", "describe", "warm_up_plan"]
 
@@ -57,7 +58,7 @@ def build_plan(options: LoadOptions, tokenizer: Tokenizer, rng: np.random.Genera
     streams = _streams(np.random.default_rng(options.seed) if rng is None else rng)
     trace = read(options) if options.kind == "trace" else None
     form = options.prompt_form if trace is None else form_of(options, trace)
-    maker = PromptMaker(tokenizer, form, shipped_text("measured"), streams.prompts)
+    maker = _maker(tokenizer, form, "measured", streams)
     if trace is not None:
         requests = replayed_requests(options, trace, maker)
     elif options.prompts_file is not None:
@@ -76,7 +77,7 @@ def warm_up_plan(
     streams = _streams(np.random.default_rng([options.seed, 1]) if rng is None else rng)
     places = options.concurrency or _WARM_UP_PLACES_WITHOUT_BOUND
     num_planned = max(_WARM_UPS_A_PLACE * places, _LEAST_WARM_UPS) if num_requests is None else num_requests
-    maker = PromptMaker(tokenizer, options.prompt_form, shipped_text("warm-up"), streams.prompts)
+    maker = _maker(tokenizer, options.prompt_form, "warm-up", streams)
     sizes = draw_sizes(options, _warm_up_lengths(options), num_planned, streams.lengths, least_input=maker.least_tokens())
     requests = (
         Request(number, maker.prompt(num_input), num_output, num_prompt_tokens=num_input, ignore_eos=options.ignore_eos)
@@ -87,6 +88,12 @@ def warm_up_plan(
 
 def _streams(rng: np.random.Generator) -> _Streams:
     return _Streams(*rng.spawn(4))
+
+
+def _maker(tokenizer: Tokenizer, form: PromptForm, part: Part, streams: _Streams) -> PromptMaker:
+    if form == "token_ids" and not tokenizer.is_exact:
+        raise BenchmarkError("prompts of token ids need the model's tokenizer: --tokenizer DIR, a folder with its tokenizer.json")
+    return PromptMaker(tokenizer, form, shipped_text(part), streams.prompts)
 
 
 def _single_requests(options: LoadOptions, maker: PromptMaker, streams: _Streams) -> Iterator[Request]:

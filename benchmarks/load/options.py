@@ -45,6 +45,8 @@ _NEEDS = (
 )
 
 
+_PLACEHOLDER_RATE = "1"
+
 _TIMES = (
     (
         "--concurrency N",
@@ -115,13 +117,18 @@ def _add(group: argparse._ArgumentGroup, options: Sequence[tuple[str, str]]) -> 
         group.add_argument(option, metavar=metavar, help=told)
 
 
-def load_options(options: argparse.Namespace, *, prompt_form: PromptForm = "text", max_model_len: int | None = None) -> LoadOptions:
-    """What the options ask for. `prompt_form`: what the target's route takes; `max_model_len`: what the model takes, if known.
+def load_options(
+    options: argparse.Namespace, *, prompt_form: PromptForm = "text", max_model_len: int | None = None, rates_follow: bool = False
+) -> LoadOptions:
+    """What the options ask for. `prompt_form`: what the target's route takes; `max_model_len`: what the model takes, if known;
+    `rates_follow`: the caller puts in rates of its own, so that it is an open loop without --rate too.
 
     Raises:
         BenchmarkError: an option is malformed, or would have no effect beside another; names it.
     """
     given = {name: value for name, value in vars(options).items() if value is not None and value is not False}
+    if rates_follow:
+        given.setdefault("rate", _PLACEHOLDER_RATE)
     _refuse_contradictions(given)
     kind = _kind(given)
     input_length = _value(given, "input_len", parse_lengths, fixed(DEFAULT_TOKENS))

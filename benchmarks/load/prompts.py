@@ -77,8 +77,11 @@ class PromptMaker:
         return self._form_of(self._fit(num_tokens, prefix, self._whole))
 
     def later_turn(self, num_tokens: int) -> Prompt:
-        """What a user says after an answer: `num_tokens` of text; what comes around it is the template's affair."""
-        return self._form_of(self._fit(num_tokens, NO_PREFIX, self._content))
+        """What a user says after an answer: `num_tokens` of text; what comes around it is the template's affair. A plain text begins with a
+        space, since the answer stands right before it."""
+        if self._form == "messages":
+            return self._form_of(self._fit(num_tokens, NO_PREFIX, self._content))
+        return " " + self.block(num_tokens, is_first=False)
 
     def prefix(self, num_tokens: int) -> Prefix:
         """A text to put in front of several prompts."""

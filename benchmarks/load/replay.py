@@ -33,13 +33,15 @@ def trace_input_lengths(trace: Trace) -> Distribution:
 
 
 def replayed_requests(options: LoadOptions, trace: Trace, maker: PromptMaker) -> Iterator[Request]:
-    """The trace's requests. Every one keeps its time; in a conversation it also waits for the answer before it."""
+    """The trace's requests, as far as the duration goes. Each keeps its time; in a conversation it also waits for the answer before it."""
     times_s = trace_times([entry.at_s for entry in trace.entries], options.trace_speed)
     names = dict.fromkeys(entry.conversation for entry in trace.entries if entry.conversation is not None)
     conversations = {name: conversation for conversation, name in enumerate(names)}
     started: set[str] = set()
     blocks: dict[int, str] = {}
     for number, (entry, at_s) in enumerate(zip(trace.entries, times_s, strict=True)):
+        if options.duration_s is not None and at_s >= options.duration_s:
+            return
         is_later = entry.conversation in started
         started.update([entry.conversation] if entry.conversation is not None else [])
         num_input, num_output = _sizes(options, entry, maker)

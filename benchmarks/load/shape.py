@@ -29,7 +29,7 @@ class LoadOptions:
     """`concurrency`: at most so many at once; None, in an open loop only: no bound. `rate`: requests a second, or with `turns`
     conversations. `num_requests` None: see `planned_requests`. `input_length` is the whole prompt as the server counts it, template and
     shared prefix included; with `turns` the first one, and `later_input_length` what is said in each later turn. `max_model_len`: drawn and
-    recorded lengths are clipped to fit it; None: nothing is clipped."""
+    recorded lengths of single prompts are clipped to fit it; None: nothing is clipped."""
 
     kind: LoadKind = "closed"
     prompt_form: PromptForm = "text"

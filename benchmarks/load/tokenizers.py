@@ -1,6 +1,8 @@
 """Who counts tokens: the target's own /tokenize, a tokenizer.json on this machine, or an estimate by characters where there is neither."""
 
 import json
+import re
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +19,8 @@ from serving.errors import BenchmarkError
 
 CHARACTERS_PER_TOKEN = 4
 """The estimate without a tokenizer: common for English prose and vocabularies of tens of thousands; the true number depends on both."""
+
+_GENERATION_TAG = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 
 Post = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 """Posts a JSON body to a path of the target and returns the answer's; raises BenchmarkError where it gets none."""
@@ -127,7 +131,8 @@ def find_tokenizer(folder: Path | None, post: Post | None, model: str | None) ->
 
 
 def http_post(base_url: str, headers: Mapping[str, str] | None = None, timeout_s: float = 30.0) -> Post:
-    """Posts to a server's root over one kept connection. `base_url` may end in `/v1`: the routes to tokenize lie beside it."""
+    """Posts to a server's root over one kept connection, closed when the function is dropped. `base_url` may end in `/v1`: the routes to
+    tokenize lie beside it."""
     client = httpx.Client(base_url=base_url.rstrip("/").removesuffix("/v1"), headers=headers, timeout=timeout_s)
 
     def post(path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -136,11 +141,13 @@ def http_post(base_url: str, headers: Mapping[str, str] | None = None, timeout_s
             answer.raise_for_status()
             told: Mapping[str, Any] = answer.json()
         except (httpx.HTTPError, ValueError) as error:
-            raise BenchmarkError(
-                f"{client.base_url}{path}: {error}; give --tokenizer DIR, a folder with the model's tokenizer.json"
-            ) from error
+            # httpx adds lines of advice to its first.
+            told_first = str(error).partition("\n")[0]
+            raise BenchmarkError(f"{client.base_url}{path}: {told_first}; --tokenizer DIR counts with a tokenizer.json instead") from error
         return told
 
+    # Whoever holds the tokenizer holds this; there is nobody to close it.
+    weakref.finalize(post, client.close)
     return post
 
 
@@ -151,11 +158,12 @@ class _ChatTemplate:
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-        environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+        environment.filters["tojson"] = lambda value, **options: json.dumps(value, **{"ensure_ascii": False, **options})
         self._special_tokens = special_tokens
         self._folder = folder
         try:
-            self._template = environment.from_string(source)
+            # The tag marks what a model said, for training, and changes no text.
+            self._template = environment.from_string(_GENERATION_TAG.sub("", source))
         except TemplateError as error:
             raise wrong("--tokenizer", folder, f"its chat template cannot be read: {error}") from error
 

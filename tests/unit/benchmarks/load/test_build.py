@@ -194,6 +194,16 @@ def test_a_trace_is_replayed_at_its_times_and_lengths(tokenizer, tmp_path):
     assert (clipped.num_prompt_tokens, clipped.max_tokens) == (16, 4)
 
 
+def test_a_trace_is_cut_at_the_duration(tokenizer, tmp_path):
+    lines = [{"at_s": at_s, "input_tokens": 30, "output_tokens": 4} for at_s in range(6)]
+    assert len(build_plan(replaying(tmp_path, lines, duration_s=1.5, trace_speed=2.0), tokenizer).requests) == 3
+
+
+def test_token_ids_need_the_models_tokenizer():
+    with pytest.raises(BenchmarkError, match="prompts of token ids need the model's tokenizer: --tokenizer DIR"):
+        build_plan(replace(SMALL, prompt_form="token_ids"), EstimatingTokenizer())
+
+
 @pytest.mark.parametrize("form", ["messages", "token_ids"])
 def test_a_traces_conversations_are_numbered_and_never_token_ids(tokenizer, tmp_path, form):
     lines = [{"at_s": at_s, "input_tokens": 30, "output_tokens": 4, "conversation": name} for at_s, name in enumerate("abab")]

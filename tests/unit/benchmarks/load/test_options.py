@@ -46,6 +46,14 @@ def test_an_open_loop_has_no_bound_unless_one_is_given():
     assert asked("--rate", "2", "--concurrency", "3").concurrency == 3
 
 
+def test_a_caller_may_bring_rates_of_its_own():
+    options = asked("--burstiness", "2", rates_follow=True)
+    assert (options.kind, options.concurrency, options.process.burstiness) == ("open", None, 2.0)
+    assert asked("--rate", "3", rates_follow=True).rate == 3.0
+    with pytest.raises(BenchmarkError, match="--rate and --trace contradict"):
+        asked("--trace", "f", rates_follow=True)
+
+
 def test_burstiness_is_gamma():
     assert asked("--rate", "2").process == Process("poisson")
     assert asked("--rate", "2", "--burstiness", "0.5").process == Process("gamma", 0.5)

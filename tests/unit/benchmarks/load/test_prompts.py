@@ -95,6 +95,11 @@ def test_a_later_turns_text_is_of_the_length_without_the_template(tokenizer):
     assert len(tokenizer.encode(message["content"])) == 33
 
 
+def test_a_later_turn_in_plain_text_adds_its_length_to_what_stands_before(tokenizer):
+    said = maker(tokenizer, "text").later_turn(33)
+    assert len(tokenizer.encode("Down, down, down" + said)) == len(tokenizer.encode("Down, down, down")) + 33
+
+
 def test_blocks_add_up(tokenizer):
     making = maker(tokenizer, "text")
     blocks = [making.block(64, is_first=place == 0) for place in range(4)]

@@ -49,6 +49,12 @@ def test_a_template_may_lie_in_a_file_of_its_own(tokenizer_folder, tmp_path):
     assert LocalTokenizer(tmp_path).count_chat(HELLO) == len(LocalTokenizer(tmp_path).encode("Hello, Alice."))
 
 
+def test_tags_for_training_are_passed_over(tokenizer_folder, tmp_path):
+    (tmp_path / "tokenizer.json").write_text((tokenizer_folder / "tokenizer.json").read_text())
+    (tmp_path / "chat_template.jinja").write_text("{% generation %}{{ messages[0].content }}{%- endgeneration -%}")
+    assert LocalTokenizer(tmp_path).count_chat(HELLO) == len(LocalTokenizer(tmp_path).encode("Hello, Alice."))
+
+
 def test_without_a_template_chat_is_not_counted(bos_tokenizer):
     assert bos_tokenizer.count_chat(HELLO) is None
 
