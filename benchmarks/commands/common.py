@@ -2,9 +2,12 @@
 
 import argparse
 import json
+import signal
+import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from types import FrameType, TracebackType
+from typing import Any, Self, get_args
 from urllib.parse import urlsplit
 
 from benchmarks.client.target import Api, TargetSpec
@@ -120,3 +123,25 @@ def _json_object(option: str, text: str | None) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BenchmarkError(f'{option} {text!r}: write an object, like {{"temperature": 0.7}}')
     return value
+
+
+class Stop:
+    """Entered, SIGINT and SIGTERM no longer end this process but ask for the end of the run: what was measured is kept. A second one ends
+    it."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _frame: FrameType | None) -> None:
+        self.event.set()
+        signal.signal(number, self._before[number])

@@ -43,11 +43,12 @@ class ServerFailed(BenchmarkError):
 
 @dataclass(frozen=True)
 class Contestant:
-    """A server to start: `{model}` and `{port}` in the command are filled in."""
+    """A server to start: `{model}` and `{port}` in the command are filled in. `health`: the path that answers 200 when it can be used."""
 
     name: str
     command: list[str]
     environ: Mapping[str, str] = field(default_factory=dict)
+    health: str = "/ping"
 
 
 @dataclass
@@ -62,22 +63,23 @@ class Running:
     started: float
     """On the monotonic clock."""
     log_offset: int = 0
+    health: str = "/ping"
     _start_s: float | None = None
 
     @property
     def start_s(self) -> float:
-        """Seconds from the start of the process to the first `/ping` 200."""
+        """Seconds from the start of the process to the first 200 of its health path."""
         if self._start_s is None:
             raise RuntimeError(f"{self.name} has not been waited for")
         return self._start_s
 
     def wait_ready(self, deadline_s: float = START_DEADLINE_S) -> None:
-        """Return when `/ping` answers 200.
+        """Return when its health path answers 200.
 
         Raises:
             ServerFailed: it ended before, or did not become ready within `deadline_s` of its start.
         """
-        while not is_up(self.url):
+        while not is_up(self.url, self.health):
             if (code := self.child.poll()) is not None:
                 raise ServerFailed(f"{self.name} ended with code {code} before it was ready: {self.last_words()}")
             if time.monotonic() - self.started > deadline_s:
@@ -134,7 +136,7 @@ def starting(contestant: Contestant, model: str, log: Path, environ: Mapping[str
     with log.open("ab") as output:
         offset = output.tell()
         child = subprocess.Popen(command, env=environ, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True)
-    server = Running(contestant.name, f"http://127.0.0.1:{port}", psutil.Process(child.pid), child, log, started, offset)
+    server = Running(contestant.name, f"http://127.0.0.1:{port}", psutil.Process(child.pid), child, log, started, offset, contestant.health)
     try:
         yield server
     finally:
@@ -166,10 +168,10 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         os.killpg(child.pid, signal.SIGKILL)
 
 
-def is_up(url: str) -> bool:
-    """Whether `/ping` answers 200."""
+def is_up(url: str, path: str = "/ping") -> bool:
+    """Whether it answers 200 there."""
     with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"{url}/ping", timeout=5).status_code == httpx.codes.OK
+        return httpx.get(f"{url}{path}", timeout=5).status_code == httpx.codes.OK
     return False
 
 

@@ -66,3 +66,11 @@ def t_interval(values: Sequence[float]) -> Interval | None:
     middle = float(np.mean(values))
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
     return [middle - half, middle + half]
+
+
+def spread(samples: Sequence[float]) -> dict[str, float | None]:
+    """p50, p99 and the most of what was watched densely, whatever its number; None of nothing."""
+    if not samples:
+        return {"p50": None, "p99": None, "max": None}
+    array = np.asarray(samples, dtype=float)
+    return {"p50": float(np.percentile(array, 50)), "p99": float(np.percentile(array, 99)), "max": float(array.max())}

@@ -29,11 +29,27 @@ def test_a_good_run_is_valid_and_has_nothing_to_tell():
 
 @pytest.mark.parametrize(
     ("change", "word"),
-    [({"lag_s": 0.2}, "event loop of its process 0 was 200 ms late"), ({"cpu_share": 1.0}, "used 100% of a core")],
+    [
+        ({"lag_s": 0.02}, "event loop of its process 0 was 20 ms late in the mean, 5 ms are allowed"),
+        ({"cpu_share": 1.0}, "used 100% of a core"),
+    ],
 )
 def test_a_client_that_limits_makes_it_invalid(change, word):
     (reason,) = judge(plan(), records(), [client(**change)], interrupted=False).invalid_reasons
     assert word in reason
+
+
+def test_a_client_that_stood_still_now_and_then_makes_it_invalid():
+    halting = ClientLoad(0, 10.0, 0.3, 0.01, (0.0005,) * 490 + (0.15,) * 10, NUM)
+    (reason,) = judge(plan(), records(), [halting], interrupted=False).invalid_reasons
+    assert "150 ms late at its p99, 100 ms are allowed" in reason
+    late_now_and_then = ClientLoad(0, 10.0, 0.3, 0.01, (0.0005,) * 490 + (0.05,) * 10, NUM)
+    assert judge(plan(), records(), [late_now_and_then], interrupted=False).invalid_reasons == []
+
+
+def test_a_client_process_that_died_makes_it_invalid():
+    lost = "client process 1 was killed by signal 9; what it measured is lost"
+    assert judge(plan(), records(), [client()], interrupted=False, lost=[lost]).invalid_reasons == [lost]
 
 
 def test_a_lag_far_below_what_is_measured_does_no_harm():

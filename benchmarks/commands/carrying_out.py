@@ -1,0 +1,68 @@
+"""Carries out loads on an opened target: warm-up, then repeats, each with prompts of its own, watched and shown as it goes."""
+
+import functools
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks.client.processes import Measured, choose_num_processes, run_plan
+from benchmarks.commands.opened import Opened
+from benchmarks.load.build import LoadOptions, build_plan, describe, warm_up_plan
+from benchmarks.load.plan import Plan
+from benchmarks.machine.facts import num_allowed_cpus
+from benchmarks.measuring.slo import Slo
+from benchmarks.report.progress import RunProgress
+from benchmarks.report.words import load_name
+from benchmarks.session import Point, measure
+
+
+class Session:
+    """Measures on one target. `stop` set: nothing more is begun, and what runs is cut off."""
+
+    def __init__(self, target: Opened, slo: Slo | None, stop: threading.Event, num_processes: int | None, num_repeats: int) -> None:
+        self._target = target
+        self._slo = slo
+        self._stop = stop
+        self._num_processes = num_processes
+        self._num_repeats = num_repeats
+        self._num_measured = 0
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the end was asked for."""
+        return self._stop.is_set()
+
+    def warm_up(self, load: LoadOptions, num_requests: int | None) -> None:
+        """Send requests that are not measured; none for 0."""
+        if num_requests != 0:
+            self._drive(warm_up_plan(load, self._target.tokenizer, num_requests=num_requests), title="warm-up")
+
+    def repeated(self, load: LoadOptions) -> Sequence[Point]:
+        """The repeats of one load. Once the end was asked for there are no more of them, but the very first is always carried out."""
+        points: list[Point] = []
+        for repeat in range(self._num_repeats):
+            if self.is_stopped and self._num_measured:
+                break
+            # Another generator each time: a repeat must not find its prompts in the server's prefix cache.
+            plan = build_plan(load, self._target.tokenizer, np.random.default_rng([load.seed, self._num_measured + 2]))
+            self._num_measured += 1
+            told = describe(load, plan, self._target.tokenizer)
+            label = load_name(told) + (f", repeat {repeat + 1}" if self._num_repeats > 1 else "")
+            drive = functools.partial(self._drive, title=label)
+            points.append(measure(plan, drive, self._target.watch(), label=label, load=told, repeat=repeat, slo=self._slo))
+        return points
+
+    def _drive(self, plan: Plan, *, title: str) -> Measured:
+        times = [request.at_s for request in plan.requests if request.at_s is not None]
+        rate = len(times) / times[-1] if times and times[-1] > 0 else None
+        num_processes = self._num_processes or choose_num_processes(plan.concurrency, rate, num_allowed_cpus())
+        with RunProgress(title, len(plan.requests), plan.duration_s) as progress:
+            return run_plan(
+                plan,
+                self._target.spec,
+                num_processes,
+                on_progress=progress.update,
+                stop=self._stop,
+                capabilities=self._target.capabilities,
+            )
