@@ -116,7 +116,9 @@ def _invalid(side: Side) -> list[str]:
 def _differences(a: Sequence[Load], b: Sequence[Load]) -> list[Difference]:
     names = [name for name in a[0].figures if name in b[0].figures]
     found = [_of_rounds(name, a, b) if len(a) > 1 and len(a) == len(b) else _of_two(name, a[0], b[0]) for name in names]
-    return [difference for difference in found if difference.a is not None or difference.b is not None]
+    # A percentile with too few samples is told as such; what nobody measured is not.
+    measured = {one.name.partition(".")[0] for one in found if one.a is not None or one.b is not None}
+    return [one for one in found if one.name.partition(".")[0] in measured]
 
 
 def _of_rounds(name: str, a: Sequence[Load], b: Sequence[Load]) -> Difference:

@@ -57,6 +57,16 @@ def every_number(metrics: Mapping[str, Any], before: str = "") -> dict[str, floa
     return found
 
 
+def interval_of(metrics: Mapping[str, Any], name: str) -> Any:
+    """The interval that stands beside a figure of a tree of metrics; None where there is none."""
+    *parents, last = name.split(".")
+    place: Any = metrics
+    for part in parents:
+        place = place[part]
+    intervals = place.get("ci")
+    return intervals.get(last) if isinstance(intervals, Mapping) else None
+
+
 def better(name: str) -> int:
     """1: higher is better, -1: lower is, 0: it depends."""
     base = name.removesuffix(".mean").partition(".p")[0] if name.startswith(LATENCIES) else name

@@ -3,7 +3,7 @@
 It needs no network and may ask for none; all from the document is escaped. Without scripts the tables still tell every figure."""
 
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from plotly.offline import get_plotlyjs
 
 from benchmarks.report import charts
 from benchmarks.report.charts import Chart
-from benchmarks.report.figures import every_number
+from benchmarks.report.figures import every_number, interval_of
 from benchmarks.report.html import Markup, element, page, table, tree
 from benchmarks.report.limits import cost_in_words, energy_in_words, share_in_words, shares
 from benchmarks.report.verdict import chosen_runs, failures, slo_in_words
@@ -173,8 +173,10 @@ _SHOWN_OF_RUNS = (("ttft_s", "p50"), ("ttft_s", "p99"), ("tpot_s", "p50"), ("tpo
 
 
 def _every_number(document: Mapping[str, Any]) -> Markup:
-    rows = [(name, quantity(name, value)) for name, value in every_number(document["metrics"]).items()]
-    return table(("metric", "value"), rows, caption="All that was measured")
+    metrics, rows = document["metrics"], []
+    for name, value in every_number(metrics).items():
+        rows.append((name, quantity(name, value), interval(interval_of(metrics, name), partial(quantity, name))))
+    return table(("metric", "value", "95 % interval"), rows, caption="All that was measured")
 
 
 def _ledger(document: Mapping[str, Any]) -> list[Markup]:

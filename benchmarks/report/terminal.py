@@ -1,13 +1,14 @@
 """The result on the terminal: why it is invalid, the verdict, then the figures. Colours only where there is a terminal."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.report.figures import every_number
+from benchmarks.report.figures import every_number, interval_of
 from benchmarks.report.limits import cost_in_words, energy_in_words, share_in_words
 from benchmarks.report.verdict import failures, slo_in_words
 from benchmarks.report.words import (
@@ -108,9 +109,9 @@ def _points(document: Mapping[str, Any]) -> Table:
 
 
 def _generic(metrics: Mapping[str, Any]) -> Table:
-    table = _table("metric", "value")
+    table = _table("metric", "value", "95 % interval")
     for name, value in every_number(metrics).items():
-        table.add_row(name, quantity(name, value))
+        table.add_row(name, quantity(name, value), interval(interval_of(metrics, name), partial(quantity, name)))
     return table
 
 

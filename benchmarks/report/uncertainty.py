@@ -22,6 +22,8 @@ _TAIL = (1 - CONFIDENCE) / 2
 _MOST_RESAMPLES, _LEAST_RESAMPLES = 1000, 200
 _WORK = 1.5e8
 """Samples weighed in one bootstrap at most: a second or two."""
+_CELLS = 2_000_000
+"""Weights held at once."""
 _MIN_BLOCKS, _MAX_BLOCKS = 5, 20
 
 PAIRS = "Student's t over the differences within rounds"
@@ -82,28 +84,30 @@ class Resampled:
     """The figures of one latency on one side, drawn again and again. `samples[i]`: those that request `i` gave, in the order of time."""
 
     def __init__(self, samples: Sequence[Sequence[float]], seed: int) -> None:
-        lengths = np.asarray([len(one) for one in samples], dtype=np.intp)
+        self._lengths = np.asarray([len(one) for one in samples], dtype=np.int64)
+        self._sums = np.asarray([sum(one) for one in samples], dtype=np.float64)
         flat = np.asarray([value for one in samples for value in one], dtype=np.float64)
         order = np.argsort(flat, kind="stable")
         self.values: Array = flat[order]
-        self._owners = np.repeat(np.arange(len(samples)), lengths)[order]
+        self._owners = np.repeat(np.arange(len(samples)), self._lengths)[order]
         self._num_requests = len(samples)
         self._seed = seed
 
     def figures(self, names: Sequence[str]) -> Mapping[str, Array]:
         """Name (`mean`, `p50`, ...) -> its value in each resample."""
         num = int(min(_MOST_RESAMPLES, max(_LEAST_RESAMPLES, _WORK / max(1, len(self.values)))))
+        at_once = max(1, _CELLS // max(1, len(self.values), self._num_requests))
         generator = np.random.default_rng(self._seed)
-        drawn: dict[str, list[float]] = {name: [] for name in names}
-        for _ in range(num):
-            weights = _block_weights(self._num_requests, generator)[self._owners]
-            if not (total := int(weights.sum())):
-                continue
-            reached = np.cumsum(weights)
+        drawn: dict[str, list[Array]] = {name: [] for name in names}
+        for first in range(0, num, at_once):
+            weights = _block_weights(self._num_requests, min(at_once, num - first), generator)
+            # A resample of requests that gave no sample says nothing.
+            weights = weights[weights @ self._lengths > 0]
+            totals, reached = weights @ self._lengths, np.cumsum(weights.astype(np.int32)[:, self._owners], axis=1, dtype=np.int32)
             for name in names:
-                value = float(weights @ self.values) / total if name == "mean" else _percentile(self.values, reached, total, int(name[1:]))
-                drawn[name].append(value)
-        return {name: np.asarray(values) for name, values in drawn.items()}
+                figure = weights @ self._sums / totals if name == "mean" else _percentiles(self.values, reached, totals, int(name[1:]))
+                drawn[name].append(figure)
+        return {name: np.concatenate(values) for name, values in drawn.items()}
 
 
 def over_requests(a: Array, b: Array, value_a: float, value_b: float) -> Spread:
@@ -118,20 +122,24 @@ def over_requests(a: Array, b: Array, value_a: float, value_b: float) -> Spread:
     return Spread(value_a, value_b, float(low), float(high), relative, relative_low, relative_high, REQUESTS)
 
 
-def _block_weights(num: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """How often each of `num` requests is drawn, by blocks of about the cube root of their number; the last is followed by the first."""
+def _block_weights(num: int, num_resamples: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """How often each of `num` requests is drawn, a row a resample, by blocks of about the cube root of their number; after the last comes
+    the first."""
     length = max(1, math.ceil(num ** (1 / 3)))
-    starts = generator.integers(0, num, math.ceil(num / length))
-    drawn = ((starts[:, None] + np.arange(length)) % num).ravel()[:num]
-    return np.bincount(drawn, minlength=num).astype(np.int64)
+    starts = generator.integers(0, num, (num_resamples, math.ceil(num / length), 1))
+    drawn = ((starts + np.arange(length)) % num).reshape(num_resamples, -1)[:, :num]
+    rows = np.arange(num_resamples)[:, None] * num
+    return np.bincount((drawn + rows).ravel(), minlength=num_resamples * num).reshape(num_resamples, num)
 
 
-def _percentile(values: Array, reached: NDArray[np.int64], total: int, percentile: int) -> float:
-    """`numpy.percentile` of sorted values that stand there as often as `reached` rises."""
-    position = (total - 1) * percentile / 100
-    below = math.floor(position)
-    left, right = values[np.searchsorted(reached, [below, min(below + 1, total - 1)], side="right")]
-    return float(left + (right - left) * (position - below))
+def _percentiles(values: Array, reached: NDArray[np.int32], totals: NDArray[np.int64], percentile: int) -> Array:
+    """`numpy.percentile` of sorted values that stand in each row as often as `reached` rises."""
+    positions = (totals - 1) * percentile / 100
+    below = np.floor(positions).astype(np.int64)
+    left = values[[np.searchsorted(row, at, side="right") for row, at in zip(reached, below, strict=True)]]
+    above = np.minimum(below + 1, totals - 1)
+    right = values[[np.searchsorted(row, at, side="right") for row, at in zip(reached, above, strict=True)]]
+    return np.asarray(left + (right - left) * (positions - below), dtype=np.float64)
 
 
 def _welch(a: Sequence[float], b: Sequence[float], value_a: float, value_b: float, method: str) -> Spread:
