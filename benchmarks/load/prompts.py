@@ -4,8 +4,9 @@ Steps for one prompt: draw words, let the tokenizer cut them to size, put the te
 the cut tokens do not come back as they were, cut elsewhere. Knows nothing of times and servers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from typing import Literal
 
 import numpy as np
@@ -57,7 +58,8 @@ class PromptMaker:
         self._source = source
         self._rng = rng
         self._seen: set[tuple[int, ...]] = set()
-        self._num_leading = _num_leading_tokens(tokenizer)
+        self._leading_ids = _leading_ids(tokenizer)
+        self._num_leading = len(self._leading_ids)
         self._content = _Measure(self._count_content, 0)
         self._whole = self._measure_of_form()
         self.is_exact = tokenizer.is_exact and (form != "messages" or self._whole is not self._content)
@@ -73,7 +75,7 @@ class PromptMaker:
             BenchmarkError: the tokenizer's pieces do not add up to the number.
         """
         if self._form == "token_ids":
-            return (*self._leading_ids(), *self._new_ids(num_tokens - self._num_leading, prefix))
+            return (*self._leading_ids, *self._new_ids(num_tokens - self._num_leading, prefix))
         return self._form_of(self._fit(num_tokens, prefix, self._whole))
 
     def later_turn(self, num_tokens: int) -> Prompt:
@@ -94,13 +96,19 @@ class PromptMaker:
         before = Prefix("a", self._count_content("a"))
         return self._fit(before.num_tokens + num_tokens, before, self._content).removeprefix("a ")
 
+    def block_ids(self, num_tokens: int) -> tuple[int, ...]:
+        """The same as token ids, which join as they are."""
+        return self._new_ids(num_tokens, NO_PREFIX)
+
     def prompt_of(self, text: str, num_tokens: int) -> Prompt | None:
         """A prompt of `num_tokens` that is the beginning of a given text; None where the text cannot be cut to that number."""
         ids = tuple(self._tokenizer.encode(text))
-        if self._form == "token_ids":
-            return ids[:num_tokens] if len(ids) >= num_tokens else None
         cut = self._cut(ids[self._num_leading :], num_tokens, self._whole)
         return None if cut is None else self._form_of(cut)
+
+    def prompt_of_ids(self, ids: Iterable[int], num_tokens: int) -> Prompt:
+        """A prompt of the first of these token ids, behind those that a tokenizer puts before any."""
+        return (*self._leading_ids, *islice(ids, num_tokens - self._num_leading))
 
     def _fit(self, num_tokens: int, prefix: Prefix, measure: _Measure) -> str:
         length = num_tokens - measure.num_overhead_tokens
@@ -151,9 +159,6 @@ class PromptMaker:
             raise BenchmarkError(f"{self._tokenizer.name} counted messages once and then did not")
         return counted
 
-    def _leading_ids(self) -> tuple[int, ...]:
-        return tuple(self._tokenizer.encode("one")[: self._num_leading])
-
     def _form_of(self, text: str) -> Prompt:
         return _said(text) if self._form == "messages" else text
 
@@ -162,8 +167,7 @@ def _said(text: str) -> tuple[Message, ...]:
     return ({"role": "user", "content": text},)
 
 
-def _num_leading_tokens(tokenizer: Tokenizer) -> int:
-    """How many special tokens stand before a text: what two texts that begin differently have in common."""
-    first, second = tokenizer.encode("one"), tokenizer.encode("two")
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((index for index, (here, there) in pairs if here != there), 0)
+def _leading_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The special tokens that stand before a text: what two texts that begin differently have in common."""
+    pairs = zip(tokenizer.encode("one"), tokenizer.encode("two"), strict=False)
+    return tuple(here for here, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -1,6 +1,7 @@
 """A trace as requests: its times, its lengths, and prompts that share what the trace's prompts shared."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 from benchmarks.load.arrivals import trace_times
 from benchmarks.load.lengths import Distribution
@@ -38,7 +39,7 @@ def replayed_requests(options: LoadOptions, trace: Trace, maker: PromptMaker) ->
     names = dict.fromkeys(entry.conversation for entry in trace.entries if entry.conversation is not None)
     conversations = {name: conversation for conversation, name in enumerate(names)}
     started: set[str] = set()
-    blocks: dict[int, str] = {}
+    blocks = _Blocks(maker)
     for number, (entry, at_s) in enumerate(zip(trace.entries, times_s, strict=True)):
         if options.duration_s is not None and at_s >= options.duration_s:
             return
@@ -60,14 +61,14 @@ def _sizes(options: LoadOptions, entry: TraceEntry, maker: PromptMaker) -> tuple
     return within_model(options, entry.input_tokens or 1, entry.output_tokens, least_input=maker.least_tokens())
 
 
-def _prompt(
-    options: LoadOptions, entry: TraceEntry, num_input: int, maker: PromptMaker, blocks: dict[int, str], *, is_later: bool
-) -> Prompt:
+def _prompt(options: LoadOptions, entry: TraceEntry, num_input: int, maker: PromptMaker, blocks: "_Blocks", *, is_later: bool) -> Prompt:
     if entry.prompt is not None:
         return prompt_in_form(options, "--trace", entry.prompt)
     if is_later:
         return maker.later_turn(entry.input_tokens or 1)
-    return _of_blocks(entry.hash_ids, num_input, maker, blocks) if entry.hash_ids else maker.prompt(num_input)
+    if not entry.hash_ids:
+        return maker.prompt(num_input)
+    return blocks.ids(entry.hash_ids, num_input) if options.prompt_form == "token_ids" else blocks.text(entry.hash_ids, num_input)
 
 
 def prompt_in_form(options: LoadOptions, option: str, prompt: Prompt) -> Prompt:
@@ -79,19 +80,33 @@ def prompt_in_form(options: LoadOptions, option: str, prompt: Prompt) -> Prompt:
     return prompt
 
 
-def _of_blocks(hash_ids: tuple[int, ...], num_tokens: int, maker: PromptMaker, blocks: dict[int, str]) -> Prompt:
-    """A prompt in which every hash id stands for the same text each time. A hash covers all before it, so an id is always at one place."""
-    for place, hash_id in enumerate(hash_ids):
-        if hash_id not in blocks:
-            blocks[hash_id] = maker.block(MOONCAKE_BLOCK_TOKENS, is_first=place == 0)
-    whole = " ".join(blocks[hash_id] for hash_id in hash_ids)
-    made = maker.prompt_of(whole, num_tokens)
-    return made if made is not None else maker.prompt(num_tokens, _whole_blocks(hash_ids, num_tokens, maker, blocks))
+class _Blocks:
+    """Prompts in which every hash id stands for the same tokens each time. A hash covers all before it, so an id is always at one place."""
 
+    def __init__(self, maker: PromptMaker) -> None:
+        self._maker = maker
+        self._texts: dict[int, str] = {}
+        self._ids: dict[int, tuple[int, ...]] = {}
 
-def _whole_blocks(hash_ids: tuple[int, ...], num_tokens: int, maker: PromptMaker, blocks: dict[int, str]) -> Prefix:
-    """The blocks that surely fit, for a prompt whose end cannot be cut from its last block to the very number."""
-    num_blocks = min(len(hash_ids) - 1, (num_tokens - maker.least_tokens()) // MOONCAKE_BLOCK_TOKENS)
-    if num_blocks <= 0:
-        return NO_PREFIX
-    return Prefix(" ".join(blocks[hash_id] for hash_id in hash_ids[:num_blocks]), num_blocks * MOONCAKE_BLOCK_TOKENS)
+    def ids(self, hash_ids: tuple[int, ...], num_tokens: int) -> Prompt:
+        """As token ids. Blocks are kept as such: the public trace has some hundred million tokens, too many to encode."""
+        for hash_id in hash_ids:
+            if hash_id not in self._ids:
+                self._ids[hash_id] = self._maker.block_ids(MOONCAKE_BLOCK_TOKENS)
+        return self._maker.prompt_of_ids(chain.from_iterable(self._ids[hash_id] for hash_id in hash_ids), num_tokens)
+
+    def text(self, hash_ids: tuple[int, ...], num_tokens: int) -> Prompt:
+        """As text or messages."""
+        for place, hash_id in enumerate(hash_ids):
+            if hash_id not in self._texts:
+                self._texts[hash_id] = self._maker.block(MOONCAKE_BLOCK_TOKENS, is_first=place == 0)
+        made = self._maker.prompt_of(self._joined(hash_ids), num_tokens)
+        return made if made is not None else self._maker.prompt(num_tokens, self._whole_blocks(hash_ids, num_tokens))
+
+    def _whole_blocks(self, hash_ids: tuple[int, ...], num_tokens: int) -> Prefix:
+        """The blocks that surely fit, for a prompt whose end cannot be cut from its last block to the very number."""
+        num_blocks = min(len(hash_ids) - 1, (num_tokens - self._maker.least_tokens()) // MOONCAKE_BLOCK_TOKENS)
+        return Prefix(self._joined(hash_ids[:num_blocks]), num_blocks * MOONCAKE_BLOCK_TOKENS) if num_blocks > 0 else NO_PREFIX
+
+    def _joined(self, hash_ids: tuple[int, ...]) -> str:
+        return " ".join(self._texts[hash_id] for hash_id in hash_ids)
