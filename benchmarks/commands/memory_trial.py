@@ -69,7 +69,8 @@ def carry_out(trial: Trial, drive: Drive, begin: Callable[[str], None], say: Say
         "fits": longest["tokens"] == trial.max_model_len,
         "reason": longest["reason"],
         "max_model_len": trial.max_model_len,
-        **sizes(ledgers["after_start"]),
+        # After load, since the peak of the activations is known only then.
+        **sizes(ledgers["under_load"] or ledgers["after_start"]),
         "longest_context_tokens": longest["tokens"],
         "longest_context_s": longest["seconds"],
         "most_sequences": {str(found["sequence_tokens"]): found["num_running"] for found in most},
