@@ -61,6 +61,9 @@ def measure(plan: Plan, drive: Drive, watch: Telemetry, *, label: str, load: Map
     with watch:
         measured = drive(plan)
     watch.origin = measured.origin_s
+    if plan.duration_s is not None and not is_open(plan) and not measured.interrupted:
+        # A closed loop that the clock ends keeps more ready than it sends: what is left of that never was to be sent.
+        measured = dataclasses.replace(measured, records=[record for record in measured.records if record.error_kind != "not_sent"])
     window = steady_window(measured.records, is_open=is_open(plan))
     judgement = judge(plan, measured.records, measured.client, interrupted=measured.interrupted, lost=measured.lost)
     return Point(label, load, repeat, plan, measured, window, judgement, slo, watch.rows())

@@ -121,7 +121,8 @@ class _Run:
                 if not await self._wait_until(due_s):
                     return
             async with places or contextlib.nullcontext():
-                if self._is_over():
+                # One that was due in time and had not to wait is sent, though its turn in this loop may come a moment later.
+                if places is not None and self._is_over():
                     return
                 history = self._target.with_history(history, answer, request.prompt)
                 answer = await self._send(request, history, due_s, wants_text=turn + 1 < len(unit))
