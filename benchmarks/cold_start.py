@@ -18,8 +18,8 @@ from typing import Any
 import httpx
 import psutil
 
+from benchmarks.machine.servers import BARE, TOKENPORT, VLLM, Contestant, Running, running
 from benchmarks.result_file import keep
-from benchmarks.servers import BARE, TOKENPORT, VLLM, Contestant, Running, running
 
 
 def contestants() -> list[Contestant]:

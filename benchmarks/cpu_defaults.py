@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.servers import BARE, TOKENPORT, VLLM, Contestant
+from benchmarks.machine.servers import BARE, TOKENPORT, VLLM, Contestant
 from benchmarks.side_by_side import main
 
 
