@@ -5,12 +5,15 @@ the linear method for a scheme that vLLM can name but not apply; names, ignore p
 are vLLM's online quantisation. Runs in the processes that hold the model; what it did is told by `int8_report.py`.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from vllm.model_executor.kernels.linear import init_int8_linear_kernel
 from vllm.model_executor.layers.fused_moe.config import FusedMoEConfig
 from vllm.model_executor.layers.fused_moe.oracle.int8 import select_int8_moe_backend
+from vllm.model_executor.layers.fused_moe.router.gate_linear import GateLinear
 from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
 from vllm.model_executor.layers.linear import UnquantizedLinearMethod
 from vllm.model_executor.layers.quantization.online import base
@@ -27,12 +30,29 @@ from vllm.model_executor.utils import replace_parameter
 from serving.engine.int8_rounding import round_rows, row_maxima, row_scales
 
 _16_BIT = (torch.bfloat16, torch.float16)
+_NO_KERNEL = "vLLM has no kernel for experts in INT8 here; on a CPU it has one with AMX, for sizes that 32 divides"
+"""Of `CPUExpertsInt8` (vllm/model_executor/layers/fused_moe/experts/cpu_moe.py). What vLLM says itself is to look at its debug log."""
 
 
+@functools.cache
 def install() -> None:
-    """Give vLLM's online quantisation a method for linear layers in INT8."""
+    """Give vLLM's online quantisation a method for linear layers in INT8. Once a process."""
     base._ONLINE_LINEAR_METHODS[kInt8StaticChannelSym] = Int8LinearMethod
     base._ONLINE_MOE_METHODS[kInt8StaticChannelSym] = Int8Experts
+    base.OnlineQuantizationConfig.get_quant_method = _sparing_routers(base.OnlineQuantizationConfig.get_quant_method)
+
+
+def _sparing_routers(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A mixture's router is a small matrix of which a rounded number picks another expert, and some models read its weight's type."""
+
+    def get_quant_method(self: Any, layer: torch.nn.Module, prefix: str) -> Any:
+        method = original(self, layer, prefix)
+        if isinstance(method, Int8LinearMethod) and isinstance(layer, GateLinear):
+            del self.quantized_layers[prefix]
+            return UnquantizedLinearMethod()
+        return method
+
+    return get_quant_method
 
 
 class LeftAsItIs(UnquantizedLinearMethod):
@@ -120,7 +140,9 @@ class Int8Experts(Int8OnlineMoEMethod):
         """What the platform can do: an instance, or `ExpertsLeftAsTheyAre` where vLLM has no kernel for such experts."""
         try:
             select_int8_moe_backend(config=moe)
-        except (NotImplementedError, ValueError) as error:
+        except NotImplementedError:
+            return ExpertsLeftAsTheyAre(moe, _NO_KERNEL)
+        except ValueError as error:
             return ExpertsLeftAsTheyAre(moe, str(error))
         return super().__new__(cls)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from vllm.distributed import get_pp_group, get_tensor_model_parallel_rank
 from vllm.model_executor.layers.fused_moe import RoutedExperts
+from vllm.model_executor.layers.fused_moe.router.gate_linear import GateLinear
 from vllm.model_executor.layers.linear import LinearBase
 from vllm.model_executor.layers.quantization.online.base import OnlineQuantizationConfig
 from vllm.model_executor.layers.quantization.utils.config_utils import find_matching_patterns
@@ -35,10 +36,10 @@ class Outcome:
 
 
 def outcome(model: torch.nn.Module) -> Outcome:
-    """Of a loaded model. Layers to which vLLM offers no quantisation at all, such as a router's gate, are not counted."""
+    """Of a loaded model. What is never quantised, a mixture's router or a layer for which vLLM offers it not at all, is not counted."""
     found = Outcome()
     for name, layer in model.named_modules():
-        if not isinstance(layer, LinearBase | RoutedExperts) or layer.quant_config is None:
+        if not isinstance(layer, LinearBase | RoutedExperts) or isinstance(layer, GateLinear) or layer.quant_config is None:
             continue
         method = layer.quant_method
         if isinstance(method, Int8LinearMethod):

@@ -1,31 +1,21 @@
 """Padded models in the real engine: small ones of every architecture that can be padded, and SmolLM2 over two ranks."""
 
-from collections.abc import Iterator
-from pathlib import Path
+import os
 from types import SimpleNamespace
-from typing import Any
 
 import httpx
 import pytest
 import torch
 
+from serving.engine.cpu import find_cores, openmp_environment
+from serving.engine.embedded_model import ensure_model
+from serving.engine.prepare.log_probabilities import text
 from serving.engine.settle import settle
 from tests.conftest import start_server
+from tests.engine.random_models import PROMPTS, answer_of_transformers, answers_of_vllm, make_model
 
 pytestmark = pytest.mark.engine
 
-PROMPTS = [[5, 9, 200, 17, 3, 44, 350, 8, 8, 121], [77, 2, 300]]
-SIZES = {
-    "hidden_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "head_dim": 32,
-    "intermediate_size": 70,
-    "vocab_size": 400,
-    "max_position_embeddings": 256,
-}
-"""Over 4 ranks each KV head is copied to two, with 4 query heads in the place of 3, and the MLP is padded to 128."""
 WHOLE_GROUPS = {"num_attention_heads": 9, "num_key_value_heads": 3, "hidden_size": 288}
 """Over 2 ranks a fourth KV head comes in, with 3 query heads."""
 MODELS = {
@@ -37,72 +27,6 @@ MODELS = {
 }
 
 
-NUM_TOKENS = 8
-
-Answer = tuple[list[int], list[float]]
-"""A prompt with what greedy decoding makes of it, and the log-probability of each token after the first."""
-
-
-def make_model(folder: Path, model_type: str, changes: dict[str, Any]) -> Any:
-    """A model of Transformers, saved in `folder`, with weights large enough that every part of it shows in the answer."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    sizes = {name: value for name, value in (SIZES | changes).items() if value is not None}
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **sizes), dtype=torch.float32).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.normal_(mean=1.0 if "norm" in name else 0.0, std=0.1 if parameter.ndim > 1 else 0.3)
-    model.save_pretrained(folder)
-    return model
-
-
-@torch.no_grad()
-def answer_of_transformers(model: Any, prompt: list[int]) -> Answer:
-    tokens = list(prompt)
-    for _ in range(NUM_TOKENS):
-        tokens.append(int(model(torch.tensor([tokens])).logits[0, -1].argmax()))
-    logprobs = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
-    return tokens, [float(logprobs[place, token]) for place, token in enumerate(tokens[1:])]
-
-
-def answers_of_vllm(folder: Path, engine: dict[str, Any]) -> list[Answer]:
-    from vllm import LLM, SamplingParams
-
-    llm = LLM(
-        str(folder),
-        skip_tokenizer_init=True,
-        enforce_eager=True,
-        dtype="float32",
-        kv_cache_memory_bytes=10_000_000,
-        max_model_len=64,
-        max_num_batched_tokens=64,
-        max_num_seqs=4,
-        disable_log_stats=True,
-        **engine,
-    )
-    sampling = SamplingParams(temperature=0, max_tokens=NUM_TOKENS, logprobs=0, prompt_logprobs=0, ignore_eos=True, detokenize=False)
-    outputs = llm.generate([{"prompt_token_ids": prompt} for prompt in PROMPTS], sampling, use_tqdm=False)
-    llm.llm_engine.engine_core.shutdown()
-    found = []
-    for output in outputs:
-        steps = [*output.prompt_logprobs[1:], *output.outputs[0].logprobs]
-        tokens = [*output.prompt_token_ids, *output.outputs[0].token_ids]
-        found.append((tokens, [step[token].logprob for step, token in zip(steps, tokens[1:], strict=True)]))
-    return found
-
-
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The engine without processes of its own, cleared away after each test."""
-    from vllm.distributed import cleanup_dist_env_and_memory
-
-    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    monkeypatch.setenv("TORCH_COMPILE_DISABLE", "1")
-    yield
-    cleanup_dist_env_and_memory()
-
-
 @pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("model_type", MODELS)
 def test_a_padded_model_answers_as_transformers_does_without_padding(model_type, tmp_path):
@@ -112,6 +36,24 @@ def test_a_padded_model_answers_as_transformers_does_without_padding(model_type,
     assert settled["hf_overrides"]["num_attention_heads"] > model.config.num_attention_heads
     # The plan for several ranks, on one: every padded head is there, and is computed.
     for prompt, (tokens, logprobs) in zip(PROMPTS, answers_of_vllm(tmp_path, settled | {"tensor_parallel_size": 1}), strict=True):
+        expected_tokens, expected_logprobs = answer_of_transformers(model, prompt)
+        assert tokens == expected_tokens
+        torch.testing.assert_close(logprobs, expected_logprobs, rtol=0, atol=1e-3)
+
+
+def give_each_rank_its_cores(monkeypatch: pytest.MonkeyPatch, ranks: int) -> None:
+    """As the server does; by itself vLLM binds ranks to NUMA nodes."""
+    for name, value in openmp_environment(find_cores(sorted(os.sched_getaffinity(0))), ranks, None, {}).items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize(("model_type", "ranks"), [("mistral", 2), ("phi3", 2), ("mistral", 3)])
+def test_several_ranks_answer_as_transformers_does_by_itself(model_type, ranks, tmp_path, monkeypatch):
+    model = make_model(tmp_path, model_type, MODELS[model_type][0])
+    give_each_rank_its_cores(monkeypatch, ranks)
+    settled = settle({"tensor_parallel_size": ranks}, str(tmp_path), on_cpu=True)
+    for prompt, (tokens, logprobs) in zip(PROMPTS, answers_of_vllm(tmp_path, settled), strict=True):
         expected_tokens, expected_logprobs = answer_of_transformers(model, prompt)
         assert tokens == expected_tokens
         torch.testing.assert_close(logprobs, expected_logprobs, rtol=0, atol=1e-3)
@@ -137,6 +79,32 @@ def test_nine_heads_over_two_ranks_give_the_text_of_one(server, tmp_path, cache_
             torch.testing.assert_close(logprobs, expected_logprobs, rtol=0, atol=TOLERANCE)
         (line,) = [line["message"] for line in two_ranks.logged() if line["message"].startswith("padded")]
         assert "9 query heads run as 12, 3 KV heads run as 4" in line
+
+
+ROWS = ["1, 2, 3, 4, 5,", "a b c d e f g"]
+"""How these go on the model is sure of, in INT8 too."""
+PASSAGE_TOKENS = 240
+INT8_TOLERANCE = 0.35
+"""Of the mean difference between log-probabilities. In `o_proj` and `down_proj` a rank rounds its part of a token's activations by a scale
+of its own: over two ranks other digits are lost than on one, and not more of them."""
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_int8_over_two_ranks_says_what_one_says_and_is_as_near_to_full_precision(cache_dir, monkeypatch):
+    from transformers import AutoTokenizer
+
+    folder = ensure_model(cache_dir, lambda *_: None)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    prompts = [*(tokenizer(words)["input_ids"] for words in ROWS), tokenizer(text())["input_ids"][:PASSAGE_TOKENS]]
+    sizes = {"max_model_len": 256, "max_num_batched_tokens": 256, "kv_cache_memory_bytes": 50_000_000}
+    int8 = sizes | {"quantization": "int8", "dtype": "bfloat16"}
+    full, one_rank = (answers_of_vllm(folder, settings, prompts) for settings in (sizes, int8))
+    give_each_rank_its_cores(monkeypatch, 2)
+    two_ranks = answers_of_vllm(folder, settle(int8 | {"tensor_parallel_size": 2}, str(folder), on_cpu=True), prompts)
+    assert [tokens for tokens, _ in two_ranks[: len(ROWS)]] == [tokens for tokens, _ in one_rank[: len(ROWS)]]
+    exact, one, two = (torch.tensor(answers[-1][1][: PASSAGE_TOKENS - 1]) for answers in (full, one_rank, two_ranks))
+    assert (one - two).abs().mean() < INT8_TOLERANCE
+    assert (two - exact).abs().mean() < 1.2 * (one - exact).abs().mean()
 
 
 @pytest.mark.parametrize(("vocab_size", "ranks", "rows"), [(151936, 3, 50688), (500, 6, 96), (500, 4, 128)])
