@@ -9,11 +9,11 @@ from the same machine is not measured again.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,12 @@ _DEADLINE_S = 3600.0
 _NUM_WORST = 10
 
 
-def prepared(model: str, words: list[str], work: Path) -> dict[str, Any]:
-    """Prepare and measure; what is kept of the manifest."""
+def prepared(model: str, words: list[str], work: Path, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Prepare and measure; what is kept of the manifest. `environ` None: this process's."""
     out = work / "out"
     command = [sys.executable, "-m", "serving", "prepare", model, str(out), *words, "--quality"]
     started = time.monotonic()
-    subprocess.run(command, check=True, timeout=_DEADLINE_S, stdout=sys.stderr)
+    subprocess.run(command, check=True, timeout=_DEADLINE_S, stdout=sys.stderr, env=environ)
     manifest = json.loads((out / "tokenport-manifest.json").read_text())
     layers = [layer for entry in manifest["finished"].values() for layer in entry["layers"]]
     return {
@@ -50,11 +50,11 @@ def prepared(model: str, words: list[str], work: Path) -> dict[str, Any]:
     }
 
 
-def loaded(model: str, engine: dict[str, str]) -> dict[str, Any]:
-    """Measure the 16-bit checkpoint as the engine loads it with these arguments."""
+def loaded(model: str, engine: dict[str, str], environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Measure the 16-bit checkpoint as the engine loads it with these arguments. `environ` None: this process's."""
     words = ["-m", "serving.engine.prepare.quality", model, model, "--engine", json.dumps(engine)]
-    environ = os.environ | {"VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"}
-    answer = subprocess.run([sys.executable, *words], check=True, timeout=_DEADLINE_S, stdout=subprocess.PIPE, text=True, env=environ)
+    command = ["env", "VLLM_LOGGING_LEVEL=ERROR", "HF_HUB_OFFLINE=1", sys.executable, *words]
+    answer = subprocess.run(command, check=True, timeout=_DEADLINE_S, stdout=subprocess.PIPE, text=True, env=environ)
     return {"engine": engine, "quality": json.loads(answer.stdout)}
 
 
