@@ -8,11 +8,11 @@ from benchmarks.report.verdict import runs_by_load
 from benchmarks.report.words import number, percent
 
 _LOAD_SETTINGS = (
-    "model", "input_len", "output_len", "prompts", "prompt_file", "dataset", "arrivals", "burstiness", "stages",
-    "trace", "num_requests", "duration_s", "ignore_eos", "natural", "turns", "shared_prefix", "seed",
+    "input_len", "output_len", "prompts", "shared_prefix", "num_prefixes", "turns", "think", "later_input_len", "arrivals", "burstiness",
+    "stages", "trace", "trace_speed", "trace_limit", "natural_length", "chat", "extra_body",
 )  # fmt: skip
 """Options that say what the load is: where these differ, not the servers alone were compared."""
-_OF_THIS_RUN = ("out", "html", "json", "api_key", "pair", "url", "positional_url", "title", "concurrency", "rate", "sweep")
+_OF_THIS_RUN = ("out", "html", "json", "api_key", "pair", "url", "positional_url", "concurrency", "rate", "sweep")
 _CHANGING = ("free", "available", "busy", "load", "temperature", "clock", "power", "used", "uptime", "mhz", "created", "time", "process")
 _ALLOWED_LENGTH_RATIO = 1.02
 

@@ -135,11 +135,11 @@ def _of_two(name: str, a: Load, b: Load) -> Difference:
     if value_a is None or value_b is None:
         return Difference(name, value_a, value_b, None, "unclear", "too few samples")
     repeats = [[repeat.get(name) for repeat in load.repeats] for load in (a, b)]
-    if all(value is not None for side in repeats for value in side):
+    if all(repeats) and all(value is not None for side in repeats for value in side):
         spread = over_repeats(*[[value for value in side if value is not None] for side in repeats])
         if spread is not None:
             return _judged(name, spread)
-    if can_be_cut(name):
+    if can_be_cut(name) and a.document["kind"] == "throughput":
         spread = over_blocks(a.blocks(name), b.blocks(name), value_a, value_b)
         return _judged(name, spread) if spread else _unclear(name, value_a, value_b, "the windows are too short for blocks; repeat the run")
     return _by_requests(name, a, b, value_a, value_b)

@@ -79,9 +79,7 @@ class Load:
 def loads_of(document: Document, seed: int) -> dict[str, Load]:
     """Name of each load -> what the document has of it. A kind without load has one, of all its figures."""
     if document["kind"] != "throughput":
-        figures = every_number(document["metrics"])
-        repeats = [every_number(run["metrics"]) for run in document["runs"]]
-        return {"": Load(document, document["runs"], figures, seed, repeats)}
+        return _without_load(document, seed)
     by_load = runs_by_load(document)
     found = {}
     for name, runs in by_load.items():
@@ -89,6 +87,25 @@ def loads_of(document: Document, seed: int) -> dict[str, Load]:
         figures = of_load(document["metrics"]) | of_machine(document) if len(by_load) == 1 else _mean_of(repeats)
         found[name] = Load(document, runs, figures, seed, repeats)
     return found
+
+
+def _without_load(document: Document, seed: int) -> dict[str, Load]:
+    """Of the other kinds: all figures of the metrics, and runs either as their repeats or, where they are none, each by its label."""
+    told = [(run, run.get("load") or {}) for run in document["runs"]]
+    runs = [run for run, load in told if not load.get("is_warm_up") and load.get("server") == told[0][1].get("server")]
+    of_runs = [_figures(run["metrics"]) for run in runs]
+    are_repeats = len({run.get("repeat") for run in runs}) == len(runs)
+    figures = _figures(document["metrics"])
+    # A run has plainly what the metrics have the mean of.
+    repeats = [{name: found.get(name.removesuffix(".mean")) for name in figures} for found in of_runs] if are_repeats else []
+    loads = {"": Load(document, runs, figures, seed, repeats)}
+    if not are_repeats:
+        loads |= {str(run.get("label")): Load(document, [run], found, seed) for run, found in zip(runs, of_runs, strict=True)}
+    return loads
+
+
+def _figures(metrics: Mapping[str, Any]) -> Figures:
+    return {name: value for name, value in every_number(metrics).items() if not name.endswith((".min", ".max", ".num_samples"))}
 
 
 def can_be_cut(name: str) -> bool:

@@ -1,6 +1,5 @@
 """The verdict: what was measured, what came out, what share of the machine's limit that is, what failed, and what speaks against it."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,21 +38,17 @@ def doubts(document: Mapping[str, Any]) -> list[str]:
     busiest = max((load.get("cpu_share") or 0 for run in runs for load in run.get("client") or []), default=0)
     if busiest >= _LITTLE_CPU_LEFT:
         found.append(f"A client process was busy {percent(busiest)} of the time: near what it can drive.")
-    found += [_sentence(warning) for warning in dict.fromkeys(warning for run in runs for warning in run.get("warnings") or [])]
+    found += [_sentence(warning) for warning in document.get("warnings") or []]
     if len(runs) == 1:
         found.append("One run: its intervals tell the spread within it, not that between runs.")
     return found
 
 
 def chosen_runs(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The runs whose figures stand on top: one, or the repeats of one load; the first load where none gives that rate."""
-    loads = list(runs_by_load(document).values())
-    rate = document["metrics"].get("output_tokens_per_s")
-    for runs in loads:
-        rates = [run["metrics"].get("output_tokens_per_s") for run in runs]
-        if rate is not None and None not in rates and math.isclose(sum(rates) / len(rates), rate, rel_tol=1e-9):
-            return runs
-    return loads[0] if loads else []
+    """The runs whose figures stand on top: one, or the repeats of one load; those of the first load where the document does not say."""
+    if document.get("chosen"):
+        return [run for run in document["runs"] if run["index"] in document["chosen"]]
+    return next(iter(runs_by_load(document).values()), [])
 
 
 def runs_by_load(document: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
@@ -93,7 +88,7 @@ def _half_width(metrics: Mapping[str, Any]) -> str:
 
 
 def _lengths(metrics: Mapping[str, Any]) -> str:
-    tokens, total = metrics.get("tokens") or {}, metrics.get("num_completed") or 0
+    tokens, total = metrics.get("tokens") or {}, metrics.get("num_requests") or 0
     if not total or not tokens.get("output"):
         return ""
     prompt = f"{number(round(tokens['prompt'] / total))} tokens in and " if tokens.get("prompt") else ""

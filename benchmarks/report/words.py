@@ -81,7 +81,7 @@ def load_name(load: Mapping[str, Any] | None) -> str:
     if kind == "closed" and concurrency is not None:
         return f"concurrency {concurrency}"
     if is_number(rate):
-        return f"{number(rate)} requests/s" + (f", at most {concurrency} at once" if concurrency else "")
+        return f"{rate:.6g} requests/s" + (f", at most {concurrency} at once" if concurrency else "")
     return str(load.get("label") or kind)
 
 

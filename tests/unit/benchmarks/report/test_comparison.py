@@ -205,26 +205,51 @@ def test_like_with_like_is_not_warned_of(make_document):
     assert comparison.differing == ["url: http://127.0.0.1:8080 / http://127.0.0.1:9090", "dtype: None / int8"]
 
 
-def startup(values):
-    runs = [{"index": index, "repeat": index, "metrics": {"ready_s": value}} for index, value in enumerate(values)]
+def other(kind, metrics, runs):
+    """A document of a kind without load, as far as comparing goes."""
     beside = {"target": {"model": "a-model"}, "machine": {}, "versions": {}, "settings": {}, "schema_version": 1, "valid": True}
-    metrics = {"ready_s": {"mean": float(np.mean(values)), "ci": {"mean": [0.0, 99.0]}}, "num_starts": len(values)}
-    return {
-        "kind": "startup",
-        "metrics": {"ready_s": float(np.mean(values)), "detail": metrics},
-        "runs": runs,
-        "requests": [],
-        "invalid_reasons": [],
-        **beside,
+    return {"kind": kind, "metrics": metrics, "runs": runs, "requests": [], "invalid_reasons": [], **beside}
+
+
+def startup(values):
+    def start(repeat, value, server="tokenport", *, is_warm_up=False):
+        load = {"kind": "start", "server": server, "is_warm_up": is_warm_up}
+        return {"label": f"{server}, repeat {repeat}", "load": load, "repeat": repeat, "metrics": {"ready_s": value}}
+
+    runs = [start(0, 99.0, is_warm_up=True)]
+    for repeat, value in enumerate(values):
+        runs += [start(repeat, value), start(repeat, 50.0, "vllm")]
+    figures = {
+        "mean": float(np.mean(values)),
+        "min": min(values),
+        "max": max(values),
+        "num_samples": len(values),
+        "ci": {"mean": [0.0, 99.0]},
     }
+    return other("startup", {"ready_s": figures, "num_starts": len(values)}, runs)
 
 
 def test_other_kinds_are_compared_on_every_number_they_have():
     differences = against(startup([20.0, 20.4, 19.8]), startup([15.0, 15.3, 14.9]))
-    assert (differences["ready_s"].verdict, differences["detail.num_starts"].verdict) == ("better", "noise")
-    assert differences["ready_s"].spread.method == f"{REPEATS} (3 and 3)"
-    assert "detail.ready_s.ci.mean" not in differences
-    assert against(startup([20.0]), startup([15.0]))["ready_s"].verdict == "unclear"
+    assert {name: one.verdict for name, one in differences.items()} == {"ready_s.mean": "better", "num_starts": "noise"}
+    spread = differences["ready_s.mean"].spread
+    assert spread.method == f"{REPEATS} (3 and 3)"
+    assert (spread.a, spread.b) == pytest.approx((20.0667, 15.0667), abs=1e-3)
+    assert against(startup([20.0]), startup([15.0]))["ready_s.mean"].verdict == "unclear"
+
+
+def memory(*kv_cache_bytes):
+    runs = [
+        {"label": f"tp={number}", "load": {"kind": "configuration"}, "repeat": 0, "metrics": {"kv_cache_bytes": size}}
+        for number, size in enumerate(kv_cache_bytes)
+    ]
+    return other("memory", {"num_tried": len(runs)}, runs)
+
+
+def test_configurations_are_no_repeats_of_each_other():
+    comparison = compare(side(memory(1e9, 2e9, 3e9), "A"), side(memory(1e9, 2.5e9, 3e9), "B"))
+    assert list(comparison.loads) == ["", "tp=0", "tp=1", "tp=2"]
+    assert [comparison.loads[f"tp={number}"][0].verdict for number in range(3)] == ["noise", "unclear", "noise"]
 
 
 def test_results_of_different_commands_are_refused(make_document):
