@@ -42,7 +42,12 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
     options = _parser().parse_args(own)
     slo, price, sweep = _slo(options), price_of(options.instance, options.price_per_hour), _sweep(options)
     with opened(options, server_words, environ) as target, Stop() as stop:
-        load = load_options(options, prompt_form=target.prompt_form, max_model_len=target.max_model_len)
+        load = load_options(
+            options,
+            prompt_form=target.prompt_form,
+            max_model_len=target.max_model_len,
+            rates_follow=options.find_slo or (sweep is not None and sweep[0] == "rate"),
+        )
         ceilings = limits.measure(environ=environ) if _wants_limits(options, target) else None
         session = Session(target, slo, stop.event, options.processes, options.repeats)
         session.warm_up(load, options.warmup)
@@ -137,12 +142,7 @@ def _swept(load: LoadOptions, sweep: tuple[str, list[float]] | None) -> Iterator
         return
     name, values = sweep
     for value in values:
-        yield _at_rate(load, value) if name == "rate" else dataclasses.replace(load, kind="closed", concurrency=int(value))
-
-
-def _at_rate(load: LoadOptions, rate: float) -> LoadOptions:
-    # A closed loop's default of one place is no bound that was asked for.
-    return dataclasses.replace(load, kind="open", rate=rate, concurrency=None if load.kind == "closed" else load.concurrency)
+        yield dataclasses.replace(load, rate=value) if name == "rate" else dataclasses.replace(load, concurrency=int(value))
 
 
 def _searched(session: Session, load: LoadOptions, slo: Slo, start: str | None) -> Iterator[Point]:
@@ -150,7 +150,7 @@ def _searched(session: Session, load: LoadOptions, slo: Slo, start: str | None) 
     measured: list[Point] = []
 
     def keeps(rate: float) -> bool:
-        points = session.repeated(_at_rate(load, rate))
+        points = session.repeated(dataclasses.replace(load, rate=rate))
         measured.extend(points)
         goodput = pooled(points)["goodput"] if points else None
         return goodput is not None and goodput["share"] is not None and goodput["share"] >= slo.share

@@ -38,12 +38,12 @@ def rates(records: Sequence[Record], window: Window) -> dict[str, float | None]:
     """Tokens and whole answers a second in the window; None where it has no length."""
     output = sum(_tokens_within(record, window) for record in records)
     prompts = sum(record.prompt_tokens or 0 for record in records if record.arrivals_s and window.holds(record.arrivals_s[0]))
-    ended = sum(record.is_whole and record.ended_s is not None and window.holds(record.ended_s) for record in records)
+    answered = sum(_share_within(record, window) for record in records if record.is_whole)
     return {
         "output_tokens_per_s": _per_second(output, window),
         "input_tokens_per_s": _per_second(prompts, window),
         "total_tokens_per_s": _per_second(output + prompts, window),
-        "requests_per_s": _per_second(ended, window),
+        "requests_per_s": _per_second(answered, window),
     }
 
 
@@ -109,6 +109,14 @@ def _overlap_s(record: Record, window: Window) -> float:
     if record.sent_s is None or record.ended_s is None:
         return 0.0
     return max(0.0, min(record.ended_s, window.end_s) - max(record.sent_s, window.start_s))
+
+
+def _share_within(record: Record, window: Window) -> float:
+    """How much of a request's time lies in the window. Counting ends instead would count a wave too many where a window begins with one."""
+    if record.sent_s is None or record.ended_s is None:
+        return 0.0
+    length_s = record.ended_s - record.sent_s
+    return _overlap_s(record, window) / length_s if length_s > 0 else float(window.holds(record.ended_s))
 
 
 def _per_second(amount: float, window: Window) -> float | None:

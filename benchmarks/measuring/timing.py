@@ -18,7 +18,8 @@ DEFINITIONS: Mapping[str, str] = {
     "are counted, as the server made them.",
     "input_tokens_per_s": "Prompt tokens, cached ones included, of the requests whose first output came within the window, divided by its "
     "length.",
-    "requests_per_s": "Whole answers that ended within the window, divided by its length.",
+    "requests_per_s": "Whole answers, each counted by the share of its time from sending to end that lies in the window, divided by the "
+    "window's length.",
     "goodput": "Whole answers within the limits among the requests due in the window: their share of all of those, failed ones included, "
     "and what remains of the rates of requests and output tokens.",
     "window": "The part of the run in which the load was as asked for: ramp and drain left out where the run is long enough, see its "
