@@ -102,7 +102,7 @@ def test_tokens_that_come_merged_are_counted_as_tokens(measure):
 
 def test_refused_requests_count_and_never_vanish(measure):
     with running_stub(ttft_s=0.02, itl_s=0.002, status=429, status_every=5) as stub:
-        code, found = measure(stub, "--concurrency", "2", "--num-requests", "40", "--slo", "ttft=5s", *LENGTHS)
+        _, found = measure(stub, "--concurrency", "2", "--num-requests", "40", "--slo", "ttft=5s", *LENGTHS)
     errors = [request["error_kind"] for request in found["requests"]]
     assert len(errors) == 40
     assert errors.count("refused") == 8
@@ -111,7 +111,8 @@ def test_refused_requests_count_and_never_vanish(measure):
     assert metrics["errors"] == {"refused": metrics["num_failed"]}
     assert metrics["goodput"]["share"] == pytest.approx(1 - metrics["num_failed"] / metrics["num_requests"])
     assert any("8 of 40 requests failed" in warning for warning in found["warnings"])
-    assert code == 0
+    # A server that refuses was measured all the same.
+    assert not any("429" in reason for reason in found["invalid_reasons"])
 
 
 @pytest.mark.parametrize(
@@ -137,9 +138,10 @@ def test_repeats_and_a_sweep_are_runs_of_one_document(steady, measure):
     words = ("--sweep", "concurrency=1,4", "--repeats", "2", "--num-requests", "8", "--warmup", "1", "--price-per-hour", "2", *LENGTHS)
     _, found = measure(steady, *words)
     assert [(run["load"]["concurrency"], run["repeat"]) for run in found["runs"]] == [(1, 0), (1, 1), (4, 0), (4, 1)]
-    # Four at once give more, so they stand on top.
-    assert found["chosen"] == [2, 3]
-    assert found["metrics"]["num_requests"] == sum(found["runs"][index]["metrics"]["num_requests"] for index in (2, 3))
+    # Four at once give more, so they stand on top; unless a busy machine has made them, and not the others, invalid.
+    is_valid = [run["valid"] for run in found["runs"]]
+    assert found["chosen"] == ([0, 1] if all(is_valid[:2]) and not all(is_valid[2:]) else [2, 3])
+    assert found["metrics"]["num_requests"] == sum(found["runs"][index]["metrics"]["num_requests"] for index in found["chosen"])
     assert {request["run"] for request in found["requests"]} == {0, 1, 2, 3}
     assert found["cost"]["usd_per_million_output_tokens"] == pytest.approx(2 / 3600 / found["metrics"]["output_tokens_per_s"] * 1e6)
     bodies = [str(request["body"]["prompt"]) for request in steady.received() if len(str(request["body"].get("prompt"))) > 60]
