@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 
 from benchmarks.machine.facts import busyness, last_level_cache_bytes, num_allowed_cpus
+from benchmarks.machine.nvml import open_gpus
 
 _NUM_TRIES = 5
 _ARRAY_BYTES = 256 * 2**20
@@ -57,7 +58,7 @@ def measure(when: str = "before the load", environ: Mapping[str, str] | None = N
     return {
         "measured": created,
         "when": when,
-        "busy_before": busy,
+        "busy_before": {**busy, "gpu_utilisation": _gpu_utilisation()},
         "notes": _notes(busy),
         "cpu": {"num_threads": num_threads, "bandwidth": bandwidth, "rates": rates, "unavailable": unavailable},
         "gpus": through_torch.get("gpus", []),
@@ -65,6 +66,15 @@ def measure(when: str = "before the load", environ: Mapping[str, str] | None = N
         "definition": "Ceilings are the best of several tries; bandwidth counts bytes read and bytes written, FLOPs two for each "
         "multiplication with its addition.",
     }
+
+
+def _gpu_utilisation() -> list[float | None]:
+    """Of each GPU the share of time with a kernel running, as NVML tells it of the last moments; empty where there is none."""
+    gpus, _ = open_gpus()
+    if gpus is None:
+        return []
+    with gpus:
+        return [reading.utilisation for reading in gpus.read()]
 
 
 def _notes(busy: Mapping[str, Any]) -> list[str]:

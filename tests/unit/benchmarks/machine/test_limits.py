@@ -1,6 +1,8 @@
 """Ceilings: what is counted, and what is said where something cannot be measured."""
 
+import json
 import subprocess
+import sys
 import types
 
 import pytest
@@ -62,3 +64,20 @@ def test_what_torch_measured_is_taken_over(monkeypatch):
     assert found["cpu"]["rates"]["int8"]["flops_per_s"] == 1e12
     assert ["cpu", "int8", "1.000 TFLOP/s (so)"] in limits.rows(found)
     assert found["gpus_reason"] == "none"
+
+
+def test_every_kind_of_product_has_a_rate_or_a_reason():
+    # A process of its own: torch stays in memory.
+    code = (
+        "import json; from benchmarks.machine.torch_limits import rates, _KINDS; "
+        "found, unavailable = rates('cpu', (32,), 0.0, lambda: None); "
+        "print(json.dumps([list(_KINDS), {kind: rate['runs'] for kind, rate in found.items()}, unavailable]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    kinds, found, unavailable = json.loads(done.stdout.splitlines()[-1])
+    assert set(found) | set(unavailable) == set(kinds)
+    assert not set(found) & set(unavailable)
+    for run in (run for runs in found.values() for run in runs):
+        assert run["flops_per_s"] == pytest.approx(2 * 32**3 / min(run["seconds"]), rel=0.1)
+    assert "float32" in found
+    assert {run["kernel"] for run in found["float32"]} == {"mm", "mm, transposed"}
