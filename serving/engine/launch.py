@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from serving.engine.args import cpu_defaults, engine_arguments, num_ranks
 from serving.engine.cpu import memory_fraction
+from serving.engine.deferred import SELDOM_USED, deferring
 from serving.engine.environment import engine_version, runs_on_cpu
 from serving.engine.fetch import LocalModel
 from serving.engine.interface import Report
@@ -85,7 +86,7 @@ def launch(
 def _import_vllm(report: Report) -> None:
     report("importing", None)
     started = time.monotonic()
-    with quick_imports():
+    with quick_imports(), deferring(SELDOM_USED):
         import serving.engine.client  # noqa: F401
     logger.info("engine imported", extra={"seconds": round(time.monotonic() - started, 1)})
 

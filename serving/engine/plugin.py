@@ -3,6 +3,7 @@
 Each change is one function with its reason; all are idempotent, since vLLM may load plugins more than once in a process.
 """
 
+import copy
 import functools
 import inspect
 import math
@@ -18,6 +19,8 @@ def register() -> None:
     _tell_what_memory_lacks()
     _report_weight_loading()
     _watch_all_loaders()
+    _find_compiled_again()
+    _load_compiled_again()
     _offer_int8()
     _divide_any_vocabulary()
     _ask_for_amx()
@@ -107,6 +110,46 @@ def _watch_all_loaders() -> None:
     from serving.engine import loader_changes
 
     loader_changes.install(_replace)
+
+
+def _find_compiled_again() -> None:
+    """vLLM finds what it has compiled by a hash of its whole configuration. The socket in it, each start's own, has no part in what is
+    compiled."""
+    from vllm.config import VllmConfig
+
+    from serving.engine.progress import lasting
+
+    def without_this_start(original: Callable[..., Any]) -> Callable[..., Any]:
+        def compute_hash(self: Any, *args: Any, **kwargs: Any) -> Any:
+            config = copy.copy(self)
+            config.additional_config = lasting(self.additional_config)
+            return original(config, *args, **kwargs)
+
+        return compute_hash
+
+    _replace(VllmConfig, "compute_hash", without_this_start)
+
+
+def _load_compiled_again() -> None:
+    """What Inductor compiled as a whole, as vLLM 0.32 has it do for the CPU, is complete when it is read; vLLM goes on to complete it, like
+    the pieces it has on a GPU, which fails, and compiles anew at every start."""
+    import torch
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+
+    def completing(original: Callable[..., Any]) -> Callable[..., Any]:
+        def load_compiled_function(*args: Any, **kwargs: Any) -> Any:
+            loaded: Any = original(*args, **kwargs)
+            compiled = loaded._artifacts.compiled_fn
+            if not hasattr(compiled, "finalize_loading"):
+                compiled.finalize_loading = lambda _vllm_config: None
+            return loaded
+
+        return load_compiled_function
+
+    _replace(torch.compiler, "load_compiled_function", completing)
 
 
 def _divide_any_vocabulary() -> None:

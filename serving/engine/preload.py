@@ -26,6 +26,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from serving.engine.deferred import SELDOM_USED, UNUSED_BY_THE_CORE, deferring
+
 logger = logging.getLogger("tokenport.engine")
 
 # multiprocessing's inner parts, which have no types. They are what `spawn` is made of, and the same in Python 3.11 to 3.13.
@@ -202,7 +204,7 @@ def wait(tracker: int, pipe: int, modules: Sequence[str], environ: MutableMappin
         setproctitle.getproctitle()
     if config := environ.get(_LOG_CONFIG):
         logging.config.dictConfig(json.loads(Path(config).read_text()))
-    with quick_imports():
+    with quick_imports(), deferring(SELDOM_USED, UNUSED_BY_THE_CORE):
         for name in modules:
             # What cannot be imported fails again where it is used, and is told there.
             with contextlib.suppress(ImportError):

@@ -66,6 +66,13 @@ class ProgressListener:
                 self._report(message["phase"], message["fraction"])
 
 
+def lasting(additional_config: Any) -> Any:
+    """It without the socket, which every start has anew."""
+    if not isinstance(additional_config, Mapping):
+        return additional_config  # an object that hashes itself
+    return {name: value for name, value in additional_config.items() if name != CONFIG_KEY}
+
+
 def send_progress(additional_config: Mapping[str, Any], phase: str, fraction: float | None = None) -> None:
     """Report from an engine process."""
     _send(additional_config, {"phase": phase, "fraction": fraction})

@@ -1,6 +1,6 @@
 import pytest
 
-from serving.engine.progress import CONFIG_KEY, ProgressListener, send_error, send_progress
+from serving.engine.progress import CONFIG_KEY, ProgressListener, lasting, send_error, send_progress
 
 
 @pytest.fixture
@@ -57,3 +57,12 @@ def test_sending_after_start_up_is_harmless(listening):
 
 def test_sending_without_a_listener_is_harmless():
     send_progress({}, "nobody asked")
+
+
+def test_what_lasts_of_the_configuration_is_all_but_the_socket():
+    assert lasting({"mine": 1, CONFIG_KEY: "/tmp/a"}) == lasting({"mine": 1, CONFIG_KEY: "/tmp/b"}) == {"mine": 1}
+
+
+def test_an_object_that_hashes_itself_lasts_as_it_is():
+    config = object()
+    assert lasting(config) is config
