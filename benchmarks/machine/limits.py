@@ -20,7 +20,7 @@ import psutil
 from benchmarks.machine.facts import busyness, last_level_cache_bytes, num_allowed_cpus
 from benchmarks.machine.nvml import open_gpus
 
-_NUM_TRIES = 5
+_NUM_TRIES = 8
 _ARRAY_BYTES = 256 * 2**20
 _CACHES = 8
 """An array is at least so many times the last-level cache, of which a virtual machine may not see all."""

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 _NUM_TRIES = 5
+_MAX_TRIES = 50
+_MIN_TIME_S = 0.3
 _MIN_SECONDS = 0.02
 _BUDGET_S = 3.0
 """For one way to make a product: where torch has only a slow way, the first small one tells enough."""
@@ -85,7 +87,7 @@ def rates(device: str, sizes: tuple[int, ...], least_s: float, wait: Wait) -> tu
         for name, make in ways.items():
             try:
                 runs += [{"kernel": name, **run} for run in _runs(make, device, sizes, least_s, wait)]
-            except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
+            except (RuntimeError, AttributeError, TypeError, ValueError) as error:
                 unavailable.setdefault(kind, (str(error).strip().splitlines() or [type(error).__name__])[0][:200])
         if runs:
             unavailable.pop(kind, None)
@@ -108,11 +110,15 @@ def _runs(make: Make, device: str, sizes: tuple[int, ...], least_s: float, wait:
                 raise
             break
         seconds = [_timed(product, wait)]
-        while len(seconds) < _NUM_TRIES and time.perf_counter() < until:
+        # Small ones are tried more often: each is over before the system gives the core to something else.
+        enough = time.perf_counter() + _MIN_TIME_S
+        while len(seconds) < _NUM_TRIES or (time.perf_counter() < enough and len(seconds) < _MAX_TRIES):
+            if time.perf_counter() > until:
+                break
             seconds.append(_timed(product, wait))
         runs.append({"size": size, "seconds": [round(one, 7) for one in seconds], "flops_per_s": 2 * size**3 / min(seconds)})
         # The next size takes eight times as long.
-        if time.perf_counter() + 16 * min(seconds) > until or min(seconds) > least_s:
+        if time.perf_counter() + 16 * min(seconds) > until or (len(runs) > 1 and min(seconds) > least_s):
             break
     return runs
 

@@ -91,6 +91,8 @@ def prefill_flops_per_s(records: Sequence[Record], window: Window, work: ModelWo
     """FLOPs of the prompts whose first output came within the window, by its length: 2 a linear weight and token, attention over the
     context before each token, and the vocabulary's matrix once a prompt. Tokens found in the prefix cache cost nothing; where the server
     does not count those and the prompts might share beginnings, None. Source: the server's usage."""
+    if work.reason is not None:
+        return None
     flops = 0.0
     for record in records:
         if not record.arrivals_s or not window.holds(record.arrivals_s[0]):
@@ -115,12 +117,9 @@ def efficiency(
     reasons: dict[str, str] = {}
     found = decoding(records, window)
     bytes_per_step = _bytes_per_step(found, work, reasons)
-    steps_per_s = found.steps_per_s
-    if steps_per_s is None:
-        reasons["mbu"] = reasons["mfu_decode"] = "no answer was decoding in the window: none had two pieces of output in it"
-    bytes_per_s = None if steps_per_s is None or bytes_per_step is None else bytes_per_step * steps_per_s
+    bytes_per_s = None if found.steps_per_s is None or bytes_per_step is None else bytes_per_step * found.steps_per_s
     decode_flops_per_s = _decode_flops_per_s(found, work, reasons)
-    prefill = None if work.reason is not None else prefill_flops_per_s(records, window, work, are_prompts_distinct=are_prompts_distinct)
+    prefill = prefill_flops_per_s(records, window, work, are_prompts_distinct=are_prompts_distinct)
     if prefill is None:
         reasons.setdefault("mfu", work.reason or "the server does not count the prompt tokens that it found in its cache")
     flops_per_s = None if decode_flops_per_s is None or prefill is None else decode_flops_per_s + prefill
@@ -134,7 +133,7 @@ def efficiency(
         "weights_bytes_per_step": work.weights_read_bytes,
         "kv_bytes_per_token": work.kv_bytes_per_token,
         "kv_tokens_per_step": found.kv_tokens_per_step,
-        "steps_per_s": steps_per_s,
+        "steps_per_s": found.steps_per_s,
         "mean_decoding": found.mean_running,
         "flops_per_s": flops_per_s,
         "decode_flops_per_s": decode_flops_per_s,
@@ -150,6 +149,9 @@ def efficiency(
 def _bytes_per_step(found: Decoding, work: ModelWork, reasons: dict[str, str]) -> float | None:
     """One decode step reads every weight that takes part once, however many answers run, and the KV cache of all their contexts. Source:
     the server's ledger for both sizes, the records for the contexts."""
+    if found.steps_per_s is None:
+        reasons["mbu"] = reasons["mfu_decode"] = "no answer was decoding in the window: none had two pieces of output in it"
+        return None
     if work.weights_read_bytes is None or work.kv_bytes_per_token is None:
         reasons["mbu"] = work.bytes_reason or "the server's ledger does not tell the bytes"
         return None
