@@ -184,7 +184,7 @@ def reason_in(body: bytes) -> str:
     try:
         found = msgspec.json.decode(body)
     except msgspec.DecodeError:
-        return one_line(body)
+        return one_line(body) or "no reason given"
     for _ in range(2):
         if isinstance(found, dict):
             found = next((found[name] for name in ("error", "message", "detail") if found.get(name)), found)

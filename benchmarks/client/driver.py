@@ -23,6 +23,10 @@ Unit = Sequence[Request]
 class Target(Protocol):
     """Where requests go."""
 
+    def begin(self, origin_s: float) -> None:
+        """The times in records count from here: called once, before anything is sent."""
+        ...
+
     async def send(self, request: Request, prompt: Prompt, record: Record, *, wants_text: bool) -> str:
         """Send `request` with `prompt` and note in `record` all that comes, failures too: none is raised, except that it was cancelled.
         Returns the answer's text where it is wanted."""
@@ -39,6 +43,7 @@ async def drive(
     """Carry out the plan; the run's time 0 is `origin_s` on the monotonic clock. One record for every request, in the plan's order.
 
     When `stop` is set, what runs is cut off, and everything measured until then is returned."""
+    target.begin(origin_s)
     run = _Run(plan, target, origin_s, progress or Progress())
     sending = asyncio.create_task(run.send_all())
     stopping = asyncio.create_task((stop or asyncio.Event()).wait())
@@ -150,7 +155,6 @@ class _Run:
     def _never_sent(self, request: Request, scheduled_s: float, reason: str) -> None:
         record = self._record(request, scheduled_s)
         record.error_kind, record.error = "not_sent", reason
-        self._progress.end(record)
 
     def _record(self, request: Request, scheduled_s: float) -> Record:
         record = Record(

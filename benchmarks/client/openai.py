@@ -64,14 +64,18 @@ async def opened_session(spec: TargetSpec) -> AsyncIterator[aiohttp.ClientSessio
 
 
 class HttpTarget:
-    """A `Target` over one session. Times in records are since `origin_s`."""
+    """A `Target` over one session."""
 
-    def __init__(self, session: aiohttp.ClientSession, spec: TargetSpec, capabilities: Capabilities, origin_s: float) -> None:
+    def __init__(self, session: aiohttp.ClientSession, spec: TargetSpec, capabilities: Capabilities, origin_s: float = 0.0) -> None:
         self._session = session
         self._spec = spec
         self._capabilities = capabilities
         self._origin_s = origin_s
         self._url = route_of(spec, capabilities.base_path)
+
+    def begin(self, origin_s: float) -> None:
+        """See `driver.Target`."""
+        self._origin_s = origin_s
 
     def with_history(self, history: Prompt | None, answer: str, prompt: Prompt) -> Prompt:
         """See `driver.Target`."""

@@ -5,6 +5,7 @@ route will do, and so does one that answers everything.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -60,7 +61,8 @@ async def probe(spec: TargetSpec) -> Capabilities:
         BenchmarkError: nothing answers, the key is not accepted, the route is not there, or the simplest request is refused.
     """
     if spec.api in ("sagemaker", "sagemaker-stream"):
-        return await _settle(_asker_of_sagemaker(spec), Capabilities(base_path="", model=spec.model), spec)
+        with contextlib.closing(Invoker(spec, 1, _DEADLINE_S)) as invoker:
+            return await _settle(_asker_of_sagemaker(invoker, spec), Capabilities(base_path="", model=spec.model), spec)
     async with opened_session(spec) as session:
         found = Capabilities(model=spec.model or await _first_model(session, spec))
         ask = _asker_of_http(session, spec)
@@ -118,9 +120,7 @@ def _asker_of_http(session: aiohttp.ClientSession, spec: TargetSpec) -> Ask:
     return ask
 
 
-def _asker_of_sagemaker(spec: TargetSpec) -> Ask:
-    invoker = Invoker(spec, 0.0, 1, _DEADLINE_S)
-
+def _asker_of_sagemaker(invoker: Invoker, spec: TargetSpec) -> Ask:
     async def ask(capabilities: Capabilities, prompt: Prompt) -> Answer:
         record = Record(0, 0.0, 1)
         body = msgspec.json.encode(_tiny_body(spec, capabilities, prompt))

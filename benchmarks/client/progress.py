@@ -7,7 +7,7 @@ from benchmarks.measuring.record import Record
 
 @dataclass(slots=True)
 class Progress:
-    """`num_done` counts whole answers, `num_failed` the others that are over, those never sent included."""
+    """`num_done` counts whole answers, `num_failed` the others that were sent and are over."""
 
     num_sent: int = 0
     num_done: int = 0
@@ -21,7 +21,7 @@ class Progress:
         self._running[record.number] = record
 
     def end(self, record: Record) -> None:
-        """It is over, one way or the other, sent or not."""
+        """It is over, one way or the other."""
         self._running.pop(record.number, None)
         self._num_ended_tokens += record.num_tokens
         if record.is_whole:

@@ -5,6 +5,7 @@ botocore's own deadline and is heard no more. Retries are off: a failure is a me
 """
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -31,19 +32,23 @@ _CONNECT_TIMEOUT_S = 60.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _LOOPBACK_CREDENTIALS = {"aws_access_key_id": "benchmark", "aws_secret_access_key": "benchmark"}
 _LOOPBACK_REGION = "us-east-1"
-# What an exception event of the stream means; any other is an error that the other side reports.
-_BROKEN = ("InternalStreamFailure", "StreamBroken")
+# An exception event of the stream: SageMaker itself failed. Any other, like ModelStreamError, tells of the model's side.
+_BROKEN = "InternalStreamFailure"
 
 
 class SageMakerTarget:
-    """A `Target` with `num_threads` connections. Times in records are since `origin_s`."""
+    """A `Target` with `num_threads` connections."""
 
-    def __init__(self, spec: TargetSpec, capabilities: Capabilities, origin_s: float, num_threads: int, timeout_s: float) -> None:
+    def __init__(self, spec: TargetSpec, capabilities: Capabilities, num_threads: int, timeout_s: float) -> None:
         self._spec = spec
         self._capabilities = capabilities
-        self._num_threads = min(max(1, num_threads), MAX_THREADS)
-        self._invoker = Invoker(spec, origin_s, self._num_threads, timeout_s)
-        self._threads = ThreadPoolExecutor(self._num_threads, thread_name_prefix="sagemaker")
+        num_threads = min(max(1, num_threads), MAX_THREADS)
+        self._invoker = Invoker(spec, num_threads, timeout_s)
+        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="sagemaker")
+
+    def begin(self, origin_s: float) -> None:
+        """See `driver.Target`."""
+        self._invoker.origin_s = origin_s
 
     def with_history(self, history: Prompt | None, answer: str, prompt: Prompt) -> Prompt:
         """See `driver.Target`."""
@@ -62,16 +67,17 @@ class SageMakerTarget:
     def close(self) -> None:
         """Take no more requests; threads that still run are not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._invoker.close()
 
 
 class Invoker:
-    """boto3's client and what one call of it brings; may be used from several threads."""
+    """boto3's client and what one call of it brings; may be used from several threads. Times in records are since `origin_s`."""
 
-    def __init__(self, spec: TargetSpec, origin_s: float, num_connections: int, timeout_s: float) -> None:
+    def __init__(self, spec: TargetSpec, num_connections: int, timeout_s: float) -> None:
         if not spec.endpoint_name:
             raise BenchmarkError(f"--api {spec.api} needs the endpoint's name: --endpoint NAME")
         self._is_streamed = is_streamed(spec)
-        self._origin_s = origin_s
+        self.origin_s = 0.0
         self._timeout_s = timeout_s
         self._parameters = {"EndpointName": spec.endpoint_name, "ContentType": "application/json"}
         self._sending = threading.local()
@@ -89,30 +95,33 @@ class Invoker:
             else:
                 answer = self._client.invoke_endpoint(Body=body, **self._parameters)
                 record.status = answer["ResponseMetadata"]["HTTPStatusCode"]
-                reader.whole(answer["Body"].read(), self._now_s())
+                with contextlib.closing(answer["Body"]) as whole:
+                    reader.whole(whole.read(), self._now_s())
         except (ClientError, BotoCoreError, OSError) as error:
             self._note_failure(record, reader, error)
         return reader.text
 
+    def close(self) -> None:
+        """Close the connections that are idle, and the others when they are done."""
+        self._client.close()
+
     def _read_stream(self, answer: dict[str, Any], reader: AnswerReader, record: Record) -> None:
         record.status = answer["ResponseMetadata"]["HTTPStatusCode"]
         deadline_s = (record.sent_s or 0.0) + self._timeout_s
-        stream = answer["Body"]
-        for payload in _payloads(stream):
-            now_s = self._now_s()
-            reader.feed(payload, now_s)
-            if record.error is not None or now_s > deadline_s:
-                # What is left unread would come first on this connection's next use.
-                stream.close()
-                return
+        # One that is left before its end is not used again: what is unread would come first.
+        with contextlib.closing(answer["Body"]) as stream:
+            for payload in _payloads(stream):
+                now_s = self._now_s()
+                reader.feed(payload, now_s)
+                if record.error is not None or now_s > deadline_s:
+                    return
         reader.end_of_stream(self._now_s())
 
     def _note_failure(self, record: Record, reader: AnswerReader, error: Exception) -> None:
         now_s, reason = self._now_s(), one_line(str(error) or type(error).__name__)
         if isinstance(error, EventStreamError):
-            details = error.response.get("Error", {})
-            codes = (details.get("Code"), error.response.get("ErrorCode"))
-            fail(record, "broken" if any(code in _BROKEN for code in codes) else "reported", reason, now_s)
+            code = error.response.get("Error", {}).get("Code")
+            fail(record, "broken" if code == _BROKEN else "reported", reason, now_s)
         elif isinstance(error, ClientError):
             answered = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             record.status = error.response.get("OriginalStatusCode", answered)
@@ -128,7 +137,7 @@ class Invoker:
         self._sending.record.sent_s = self._now_s()
 
     def _now_s(self) -> float:
-        return time.monotonic() - self._origin_s
+        return time.monotonic() - self.origin_s
 
 
 def _payloads(stream: Any) -> Iterator[bytes]:

@@ -46,15 +46,15 @@ def main() -> int:
 async def _work() -> None:
     lines = await _standard_input()
     job = from_line(await lines.readline())
-    plan, spec, process = plan_from(job["plan"]), spec_from(job["spec"]), job["process"]
-    _tell({"ready": True})
-    line = await lines.readline()
-    if not line:
-        return
-    origin_s = from_line(line)["origin_s"]
+    plan, process = plan_from(job["plan"]), job["process"]
     stop = asyncio.Event()
     progress = Progress()
-    async with opened_target(spec, capabilities_from(job["capabilities"]), plan, origin_s) as target:
+    async with opened_target(spec_from(job["spec"]), capabilities_from(job["capabilities"]), plan) as target:
+        _tell({"ready": True})
+        line = await lines.readline()
+        if not line:
+            return
+        origin_s = from_line(line)["origin_s"]
         helpers = (asyncio.create_task(_stop_when_told(lines, stop)), asyncio.create_task(_tell_progress(progress)))
         with without_garbage_collection():
             async with LoopWatch() as watch:
@@ -70,18 +70,18 @@ async def _work() -> None:
 
 
 @contextlib.asynccontextmanager
-async def opened_target(spec: TargetSpec, capabilities: Capabilities, plan: Plan, origin_s: float) -> AsyncIterator[Target]:
+async def opened_target(spec: TargetSpec, capabilities: Capabilities, plan: Plan) -> AsyncIterator[Target]:
     """The target that `spec` names, ready to be sent to."""
     if spec.api in ("sagemaker", "sagemaker-stream"):
         num_threads = min(plan.concurrency or MAX_THREADS, len(plan.requests))
-        target = SageMakerTarget(spec, capabilities, origin_s, num_threads, plan.request_timeout_s)
+        target = SageMakerTarget(spec, capabilities, num_threads, plan.request_timeout_s)
         try:
             yield target
         finally:
             target.close()
     else:
         async with opened_session(spec) as session:
-            yield HttpTarget(session, spec, capabilities, origin_s)
+            yield HttpTarget(session, spec, capabilities)
 
 
 async def _standard_input() -> asyncio.StreamReader:
