@@ -29,7 +29,8 @@ def sides_of(lines: Sequence[str]) -> list[list[str]]:
     for words, line in zip(sides, lines, strict=True):
         if not words or words[0] not in MEASURING:
             raise BenchmarkError(f"--paired {line!r}: begin with what measures: {', '.join(MEASURING)}")
-        if any(word == "--out" or word.startswith("--out=") for word in words):
+        own = words[: words.index("--")] if "--" in words else words
+        if any(word == "--out" or word.startswith("--out=") for word in own):
             raise BenchmarkError(f"--paired {line!r}: leave --out away, results go to --out-dir")
     if len({words[0] for words in sides}) > 1:
         raise BenchmarkError(f"--paired: all sides have to measure the same, not {' and '.join(words[0] for words in sides)}")
@@ -53,7 +54,8 @@ def measure(sides: Sequence[Sequence[str]], rounds: int, out_dir: Path, *, order
         for letter, words in reversed(turn) if order == "abba" and number % 2 == 0 else turn:
             path = out_dir / f"round-{number:02d}-{letter.lower()}.json"
             print(f"round {number} of {rounds}, {letter}: {shlex.join(words)}", file=sys.stderr)
-            code = run_one([*words, "--out", str(path)], timeout_s)
+            # Right behind the command: what follows a -- belongs to the server.
+            code = run_one([words[0], "--out", str(path), *words[1:]], timeout_s)
             if code not in (0, _INVALID_EXIT_CODE) or not path.exists():
                 raise BenchmarkError(
                     f"round {number}, {letter}: {shlex.join(words)} ended with exit code {code}; results so far: {out_dir}"

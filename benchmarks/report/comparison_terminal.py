@@ -1,20 +1,22 @@
 """A comparison on the terminal: warnings first, then a table a load, how the intervals were found, and what noise means here."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from benchmarks.report.comparison import Comparison, Difference
-from benchmarks.report.words import UNKNOWN, percent, quantity
+from benchmarks.report.terminal import open_console
+from benchmarks.report.words import UNKNOWN, interval, percent, quantity
 
 STYLES = {"better": "green", "worse": "red", "changed": "yellow"}
 
 
 def show(comparisons: Sequence[Comparison], failed: Sequence[str], console: Console | None = None) -> None:
     """Print them."""
-    console = console or Console(highlight=False)
+    console = console or open_console()
     for comparison in comparisons:
         console.print(_one(comparison))
     for line in failed:
@@ -52,13 +54,13 @@ def cells(difference: Difference) -> tuple[str, str, str, str, str]:
     if spread is None:
         return (*values, percent(change / difference.a, signed=True) if difference.a else quantity(name, change), "", verdict)
     if spread.relative is None or spread.relative_low is None:
-        return (*values, quantity(name, change), f"{quantity(name, spread.low)} … {quantity(name, spread.high)}", verdict)
-    bounds = f"{percent(spread.relative_low, signed=True)} … {percent(spread.relative_high, signed=True)}"
+        return (*values, quantity(name, change), interval((spread.low, spread.high), partial(quantity, name)), verdict)
+    bounds = interval((spread.relative_low, spread.relative_high), partial(percent, signed=True))
     return (*values, percent(spread.relative, signed=True), bounds, verdict)
 
 
 def _table(load: str, differences: Sequence[Difference]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for index, column in enumerate((load or "metric", "A", "B", "difference", "95 % interval", "verdict")):
         table.add_column(column, justify="right" if 0 < index < 5 else "left")
     for difference in differences:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from benchmarks.measuring.slo import Slo
 from benchmarks.measuring.window import Window
 from benchmarks.report.figures import RATES, every_number, of_load, of_machine
 from benchmarks.report.samples import due_in, latencies_of, records_of, token_times, window_of
-from benchmarks.report.uncertainty import Resampled, num_blocks
+from benchmarks.report.uncertainty import Array, Resampled, num_blocks
 from benchmarks.report.verdict import runs_by_load
 
 Document = Mapping[str, Any]
@@ -67,13 +67,18 @@ class Load:
 
     def blocks(self, name: str) -> list[float]:
         """A rate in each of the blocks that the windows are cut into."""
-        counted: Mapping[str, Callable[[Record], tuple[Sequence[float], Sequence[float]]]] = {
-            "output_tokens_per_s": token_times,
-            "total_tokens_per_s": _all_tokens,
-            "requests_per_s": _one_when_whole,
-            "goodput.requests_per_s": lambda record: _one_when_whole(record) if self._slo.is_kept_by(record) else ([], []),
+        amounts: Mapping[str, Callable[[Sequence[Record], Array], Array]] = {
+            "output_tokens_per_s": partial(_arrived, counted=token_times),
+            "total_tokens_per_s": partial(_arrived, counted=_all_tokens),
+            "requests_per_s": partial(_answered, counts=lambda record: record.is_whole),
+            "goodput.requests_per_s": partial(_answered, counts=lambda record: self._slo.is_kept_by(record)),
         }
-        return [rate for records, window in self._requests for rate in _rates(records, window, counted[name])]
+        found: list[float] = []
+        for records, window in self._requests:
+            edges = _edges(records, window)
+            if len(edges) > 1:
+                found += [float(rate) for rate in amounts[name](records, edges) / np.diff(edges)]
+        return found
 
 
 def loads_of(document: Document, seed: int) -> dict[str, Load]:
@@ -118,24 +123,30 @@ def _mean_of(repeats: Sequence[Figures]) -> Figures:
     return {name: None if None in values else float(np.mean(np.asarray(values, dtype=float))) for name, values in known.items()}
 
 
-def _one_when_whole(record: Record) -> tuple[Sequence[float], Sequence[float]]:
-    return ([record.ended_s], [1.0]) if record.is_whole and record.ended_s is not None else ([], [])
-
-
 def _all_tokens(record: Record) -> tuple[Sequence[float], Sequence[float]]:
     times, counts = token_times(record)
     prompt = float(record.prompt_tokens or 0) if times else 0.0
     return ([times[0], *times], [prompt, *counts]) if times else ([], [])
 
 
-def _rates(
-    records: Sequence[Record], window: Window, counted: Callable[[Record], tuple[Sequence[float], Sequence[float]]]
-) -> Sequence[float]:
-    ended = [record.ended_s - record.scheduled_s for record in records if record.is_whole and record.ended_s is not None]
-    num = num_blocks(window.length_s, float(np.mean(ended)) if ended else 0.0)
-    if num < 1:
-        return []
+def _edges(records: Sequence[Record], window: Window) -> Array:
+    """Between the blocks; none where the window holds not one answer's time."""
+    lengths = [record.ended_s - record.scheduled_s for record in records if record.is_whole and record.ended_s is not None]
+    num = num_blocks(window.length_s, float(np.mean(lengths)) if lengths else 0.0)
+    return np.linspace(window.start_s, window.end_s, num + 1) if num else np.zeros(0)
+
+
+def _arrived(records: Sequence[Record], edges: Array, counted: Callable[[Record], tuple[Sequence[float], Sequence[float]]]) -> Array:
     found = [counted(record) for record in records]
     times, counts = np.concatenate([one[0] for one in found]), np.concatenate([one[1] for one in found])
-    amounts, _ = np.histogram(times, bins=num, range=(window.start_s, window.end_s), weights=counts)
-    return [float(amount) for amount in amounts * num / window.length_s]
+    return np.asarray(np.histogram(times, bins=edges, weights=counts)[0], dtype=np.float64)
+
+
+def _answered(records: Sequence[Record], edges: Array, counts: Callable[[Record], bool]) -> Array:
+    """Answers, each by the share of its time that lies in a block, as the rate of the whole window counts them."""
+    spans = [
+        (record.sent_s, record.ended_s) for record in records if record.sent_s is not None and record.ended_s is not None and counts(record)
+    ]
+    starts, ends = np.asarray(spans, dtype=np.float64).reshape(-1, 2).T
+    done = (edges - starts[:, None]) / np.maximum(ends - starts, 1e-9)[:, None]
+    return np.asarray(np.diff(np.clip(done, 0, 1).sum(axis=0)), dtype=np.float64)

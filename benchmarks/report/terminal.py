@@ -24,10 +24,20 @@ from benchmarks.report.words import (
     seconds,
 )
 
+_WIDTH_OF_FILES = 140
+
 
 def show(document: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the document."""
-    (console or Console(highlight=False)).print(as_tables(document))
+    (console or open_console()).print(as_tables(document))
+
+
+def open_console() -> Console:
+    """Stdout; where it is no terminal, wide enough that no table has to break its lines."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, _WIDTH_OF_FILES)
+    return console
 
 
 def as_tables(document: Mapping[str, Any]) -> RenderableType:
@@ -51,7 +61,7 @@ def _invalid(document: Mapping[str, Any]) -> list[RenderableType]:
 def _rates(document: Mapping[str, Any]) -> Table:
     metrics = document["metrics"]
     table = _table("", "", "95 % interval")
-    table.show_header = any(metrics.get("ci") or {})
+    table.show_header = any((metrics.get("ci") or {}).values())
     for name, title in (
         ("output_tokens_per_s", "output tokens/s"),
         ("total_tokens_per_s", "all tokens/s"),
@@ -116,7 +126,7 @@ def _generic(metrics: Mapping[str, Any]) -> Table:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 or not column else "right")
     return table

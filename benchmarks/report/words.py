@@ -1,6 +1,6 @@
 """Figures as people read them: three significant digits with a unit that keeps them short. Unknown is a dash."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 UNKNOWN = "-"
@@ -61,11 +61,14 @@ def quantity(name: str, value: Any) -> str:
     return percent(value) if name.endswith("share") else number(value)
 
 
-def interval(bounds: Sequence[Any] | None, form: Any) -> str:
-    """`low … high` in the form of its values, an end that is not bound as a dash; empty where there is none."""
+def interval(bounds: Sequence[Any] | None, form: Callable[[Any], str]) -> str:
+    """`low … high` in the form of its values, a unit that both have told once, an end that is not bound as a dash; empty where there is
+    none."""
     if not bounds or not any(is_number(bound) for bound in bounds):
         return ""
-    return f"{form(bounds[0])} … {form(bounds[1])}"
+    low, high = form(bounds[0]), form(bounds[1])
+    unit = "".join(high.partition(" ")[1:])
+    return f"{low.removesuffix(unit)} … {high}"
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

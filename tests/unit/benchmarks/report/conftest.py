@@ -73,7 +73,7 @@ def run_of(records: Sequence[Record], index: int, concurrency: int, repeat: int,
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_document() -> Callable[..., Document]:
     """`make_document(seed, points=((concurrency, repeats), ...), num_failed=0, invalid_reasons=(), more={}, **of draw_requests)`."""
 

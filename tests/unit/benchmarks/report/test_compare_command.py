@@ -12,18 +12,19 @@ from benchmarks.report.document import keep, load
 from serving.errors import BenchmarkError
 
 
-@pytest.fixture
-def files(make_document, tmp_path):
+@pytest.fixture(scope="module")
+def files(make_document, tmp_path_factory):
     """A run, one like it, one with slower tokens and one that is invalid."""
     documents = {
-        "base": make_document(1, num_requests=150),
-        "same": make_document(2, num_requests=150),
-        "slow": make_document(3, num_requests=150, tpot_s=0.012),
-        "invalid": make_document(4, num_requests=150, invalid_reasons=["the client was slow"]),
+        "base": make_document(1, num_requests=110),
+        "same": make_document(2, num_requests=110),
+        "slow": make_document(3, num_requests=110, tpot_s=0.012),
+        "invalid": make_document(4, num_requests=110, invalid_reasons=["the client was slow"]),
     }
+    folder = tmp_path_factory.mktemp("results")
     for name, document in documents.items():
-        keep(document, tmp_path / f"{name}.json")
-    return {name: str(tmp_path / f"{name}.json") for name in documents}
+        keep(document, folder / f"{name}.json")
+    return {name: str(folder / f"{name}.json") for name in documents}
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_sides_are_measured_in_turn_and_compared_by_round(server, tmp_path, caps
     folder = tmp_path / "rounds"
     words = ["--paired", "--rounds", "4", "--out-dir", str(folder), "--fail-if", "tpot > 3%", "--", *SIDES]
     assert run(words, {}) == 1
-    assert [call[2] for call in server.calls] == ["A", "B"] * 4
+    assert [call[-1] for call in server.calls] == ["A", "B"] * 4
     assert sorted(path.name for path in folder.iterdir()) == [f"round-0{number}-{letter}.json" for number in range(1, 5) for letter in "ab"]
     pairs = [load(path)["pair"] for path in sorted(folder.iterdir())]
     assert [(pair["position"], pair["round"]) for pair in pairs] == [(letter, number) for number in range(1, 5) for letter in "AB"]
@@ -156,7 +157,7 @@ def test_sides_are_measured_in_turn_and_compared_by_round(server, tmp_path, caps
 
 def test_every_other_round_can_be_turned(server, tmp_path):
     run(["--paired", "--rounds", "3", "--order", "abba", "--out-dir", str(tmp_path / "rounds"), *SIDES], {})
-    assert [call[2] for call in server.calls] == ["A", "B", "B", "A", "A", "B"]
+    assert [call[-1] for call in server.calls] == ["A", "B", "B", "A", "A", "B"]
 
 
 def test_a_command_that_fails_ends_it_and_an_invalid_run_does_not(server, tmp_path):
@@ -169,6 +170,23 @@ def test_a_command_that_fails_ends_it_and_an_invalid_run_does_not(server, tmp_pa
     assert len(list((tmp_path / "failed").iterdir())) == 2
     with pytest.raises(BenchmarkError, match="has results already"):
         run(["--paired", "--rounds", "2", "--out-dir", str(tmp_path / "failed"), *SIDES], {})
+
+
+def test_what_a_side_starts_its_server_with_is_left_to_the_server(server, tmp_path):
+    sides = [f"throughput --serve A -- --out {letter} --dtype 'b f'" for letter in "ab"]
+    run(["--paired", "--rounds", "2", "--out-dir", str(tmp_path / "rounds"), "--", *sides], {})
+    assert server.calls[0] == [
+        "throughput",
+        "--out",
+        str(tmp_path / "rounds/round-01-a.json"),
+        "--serve",
+        "A",
+        "--",
+        "--out",
+        "a",
+        "--dtype",
+        "b f",
+    ]
 
 
 def test_a_side_is_a_process_with_its_words_and_a_deadline(monkeypatch):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.report.comparison import Side, compare
+from benchmarks.report.measured import loads_of
 from benchmarks.report.uncertainty import (
     BLOCKS,
     PAIRS,
@@ -255,3 +256,11 @@ def test_configurations_are_no_repeats_of_each_other():
 def test_results_of_different_commands_are_refused(make_document):
     with pytest.raises(BenchmarkError, match="one is of startup and one of throughput"):
         compare(side(make_document(num_requests=30), "A"), side(startup([1.0]), "B"))
+
+
+def test_the_blocks_of_a_window_make_up_its_rate(make_document):
+    document = make_document(1, num_requests=150, num_failed=5)
+    (load,) = loads_of(document, 1).values()
+    for name in ("output_tokens_per_s", "requests_per_s", "goodput.requests_per_s"):
+        assert len(load.blocks(name)) == 20
+        assert np.mean(load.blocks(name)) == pytest.approx(load.figures[name], rel=2e-3)

@@ -194,6 +194,13 @@ def test_the_charts_are_ones_that_plotly_knows(sweep):
         plotly.graph_objects.Figure(data=figure["traces"], layout=figure["layout"])
 
 
+def test_a_share_of_the_limit_is_told_in_its_own_unit_too(make_document):
+    efficiency = {"mbu": 0.4, "mfu": 0.1, "bytes_per_s": 9.6e9, "bandwidth_limit_bytes_per_s": 24e9, "flops_per_s": None, "reasons": {}}
+    (chart,) = utilisation(make_document(num_requests=30, more={"efficiency": efficiency}))
+    assert chart.traces[0]["text"] == ["40.0 %, 9.6 of 24 GB/s", "10.0 %"]
+    assert utilisation({"efficiency": {"mbu": None, "mfu": None, "reasons": {"mbu": "no ledger"}}}) == []
+
+
 def test_every_colour_is_in_both_schemes_of_the_style(sweep):
     page = report_page(sweep)
     light, dark = (
@@ -258,7 +265,7 @@ def test_the_other_kinds_have_a_page_of_what_they_measured(kind):
     assert outline.open == []
     assert "ready_s.mean" in outline.text
     assert "20.5 s" in outline.text
-    assert "19.5 s … 21.5 s" in outline.text
+    assert "19.5 … 21.5 s" in outline.text
     assert [chart["id"] for chart in json.loads(outline.scripts[0])] == ["memory"]
     document["ledger"] = None
     assert Outline(report_page(document)).scripts == []

@@ -179,6 +179,30 @@ def test_a_load_has_a_name(load, name):
     assert load_name(load) == name
 
 
+@pytest.mark.parametrize(
+    ("bounds", "text"),
+    [
+        ((0.01, 0.012), "10.0 … 12.0 ms"),
+        ((0.9, 1.2), "900 ms … 1.20 s"),
+        ((None, 0.1), "- … 100 ms"),
+        ((0.1, None), "100 ms … -"),
+        (None, ""),
+    ],
+)
+def test_an_interval_tells_its_unit_once(bounds, text):
+    assert interval(bounds, seconds) == text
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_table_fits_a_terminal_of_eighty_columns(make_document, width):
+    lines = printed(make_document(1, num_requests=200), width=width).splitlines()
+    heads = [number for number, line in enumerate(lines) if line.startswith("latency")]
+    for figure in ("mean", "p50", "p90", "p99"):
+        assert sum(f" {figure} " in line for line in lines[heads[0] :]) == 4
+    assert max(map(len, lines)) <= width
+    assert len([line for line in lines if line.strip() in ("ms", "s", "%")]) == 0
+
+
 def shown(*, is_terminal, total, duration_s, passed_s, **counts):
     out, now = io.StringIO(), [100.0]
     console = Console(file=out, force_terminal=is_terminal, width=140, color_system=None)
