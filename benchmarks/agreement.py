@@ -3,9 +3,9 @@
     python -m benchmarks.agreement --serve MODEL_FOLDER --guidellm GUIDELLM --out benchmarks/results/FILE.json
 
 GUIDELLM is its command in a virtual environment of its own. The three measure in turn, round after round. All of it is mapped to what the
-other two can say: output tokens a second over the whole run, ramp and drain included; TTFT from the sending, over all requests; TPOT without
-the first token, which is vLLM's `tpot` and guidellm's `inter_token_latency` (its `time_per_output_token` has the first token in it).
-"""
+other two can say: output tokens a second over the whole run, ramp and drain included; TTFT from the sending, over all requests; TPOT
+without the first token, which is vLLM's `tpot` and guidellm's `inter_token_latency` (its `time_per_output_token` has the first token in
+it)."""
 
 import argparse
 import contextlib

@@ -5,7 +5,7 @@
 PYTHON is that of a virtual environment with `llama-cpp-python[server]`; the files are what `python -m benchmarks.gguf_types` writes.
 Servers are started one after the other and stay. Loads go round them, seconds apart, since a shared machine's speed drifts by the minute:
 what to read is the ratio within a round. Every measurement is `tokenport bench throughput`'s; the file keeps all metrics of each, without
-raw times. """
+raw times."""
 
 import argparse
 import contextlib

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.result_file import keep
 from benchmarks.machine.servers import BARE, TOKENPORT, VLLM, Contestant, ledger, running
+from benchmarks.result_file import keep
 from benchmarks.side_by_side import LOADS, measure
 from serving.errors import BenchmarkError
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import httpx
 
-from benchmarks.result_file import keep
 from benchmarks.machine.servers import Contestant, ledger, running
+from benchmarks.result_file import keep
 
 
 @dataclass(frozen=True)

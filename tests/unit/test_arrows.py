@@ -58,3 +58,20 @@ def test_benchmarks_stand_on_errors_and_planner_alone():
     for file in (ROOT / "benchmarks").rglob("*.py"):
         ours = {name for name in imports_of(file) if name.startswith("serving")}
         assert all(name == "serving.errors" or room_of(name) == "planner" for name in ours), f"{file}: {ours}"
+
+
+BENCH_ROOMS = {
+    "load": {"load"},
+    "client": {"client", "load", "measuring", "machine"},
+    "measuring": {"measuring", "load"},
+    "machine": {"machine"},
+    "report": {"report", "measuring"},
+}
+"""Of the benchmarks: each room and those that it may import; the commands and what stands beside the rooms may import all."""
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda file: module_of(file))
+def test_rooms_of_the_benchmarks(file):
+    allowed = BENCH_ROOMS.get(file.relative_to(ROOT / "benchmarks").parts[0])
+    imported = {name.split(".")[1] for name in imports_of(file) if name.startswith("benchmarks.")}
+    assert allowed is None or imported <= allowed
