@@ -33,6 +33,7 @@ _ABSOLUTE: Mapping[str, tuple[str, str, float, str]] = {
     "mbu": ("bytes_per_s", "bandwidth_limit_bytes_per_s", 1e9, "GB/s"),
     "mfu": ("flops_per_s", "flops_limit_per_s", 1e12, "TFLOP/s"),
 }
+_RATE_HOVER = "%{text}<br>%{x:,.1f} tokens/s, %{y:.3~g} ms"
 
 Trace = dict[str, Any]
 
@@ -70,6 +71,26 @@ def throughput_against_latency(document: Mapping[str, Any]) -> list[Chart]:
             )
             layout = {"height": 340, "xaxis": _axis("output tokens/s", from_zero=True), "yaxis": _axis("ms", from_zero=True)}
             charts.append(Chart(f"curve-{latency}", title, caption, traces, layout))
+    return charts
+
+
+def latency_by_length(document: Mapping[str, Any]) -> list[Chart]:
+    """Of one stream at a time: a point a length of the prompt."""
+    charts = []
+    for latency in ("ttft_s", "tpot_s"):
+        traces = []
+        for index, (figure, dash) in enumerate((("p50", "solid"), ("p90", "dash"))):
+            # The load tells a fixed length as the text that was given for it.
+            points = [(str(run["load"].get("input_length")), run["metrics"][latency][figure]) for run in document["runs"]]
+            known = sorted((int(length), value * 1e3) for length, value in points if length.isdecimal() and is_number(value))
+            if known:
+                labels = [(plural(length, "token"), float(length), value) for length, value in known]
+                traces.append(_curve(labels, f"{LATENCY_NAMES[latency]} {figure}", index, dash, "%{text}: %{y:.3~g} ms"))
+        if traces:
+            title = f"{LATENCY_NAMES[latency]} by length of the prompt"
+            caption = f"{LATENCY_MEANINGS[latency].capitalize()}, one stream at a time."
+            layout = {"height": 340, "xaxis": _axis("tokens of prompt", from_zero=True), "yaxis": _axis("ms", from_zero=True)}
+            charts.append(Chart(f"length-{latency}", title, caption, traces, layout))
     return charts
 
 
@@ -189,11 +210,11 @@ def _point(name: str, runs: Sequence[Mapping[str, Any]], latency: str, figure: s
     return html.escape(name), float(np.mean(rates)), float(np.mean(values)) * 1e3
 
 
-def _curve(points: Sequence[tuple[str, float, float]], name: str, index: int, dash: str) -> Trace:
+def _curve(points: Sequence[tuple[str, float, float]], name: str, index: int, dash: str, hover: str = _RATE_HOVER) -> Trace:
     labels, rates, values = zip(*points, strict=True)
     return {
         "type": "scatter", "mode": "lines+markers", "name": name, "x": rates, "y": values, "text": labels,
-        "hovertemplate": "%{text}<br>%{x:,.1f} tokens/s, %{y:.3~g} ms<extra>" + name + "</extra>",
+        "hovertemplate": f"{hover}<extra>{name}</extra>",
         "line": {"color": f"var(--series-{index})", "dash": dash, "width": 2},
         "marker": {"color": f"var(--series-{index})", "size": 8, "symbol": ("circle", "square")[index]},
     }  # fmt: skip

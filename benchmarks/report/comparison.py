@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.report.comparable import differing_settings, warnings
 from benchmarks.report.figures import better
-from benchmarks.report.measured import Document, Load, can_be_cut, loads_of
+from benchmarks.report.measured import WITH_LOAD, Document, Load, can_be_cut, loads_of
 from benchmarks.report.uncertainty import Spread, over_blocks, over_pairs, over_repeats, over_requests
 from serving.errors import BenchmarkError
 
@@ -139,7 +139,7 @@ def _of_two(name: str, a: Load, b: Load) -> Difference:
         spread = over_repeats(*[[value for value in side if value is not None] for side in repeats])
         if spread is not None:
             return _judged(name, spread)
-    if can_be_cut(name) and a.document["kind"] == "throughput":
+    if can_be_cut(name) and a.document["kind"] in WITH_LOAD:
         spread = over_blocks(a.blocks(name), b.blocks(name), value_a, value_b)
         return _judged(name, spread) if spread else _unclear(name, value_a, value_b, "the windows are too short for blocks; repeat the run")
     return _by_requests(name, a, b, value_a, value_b)
@@ -147,7 +147,7 @@ def _of_two(name: str, a: Load, b: Load) -> Difference:
 
 def _by_requests(name: str, a: Load, b: Load, value_a: float, value_b: float) -> Difference:
     is_sampled = name.endswith("share") or name.partition(".")[0] in ("ttft_s", "tpot_s", "itl_s", "e2e_s")
-    drawn = (a.resampled(name), b.resampled(name)) if is_sampled and a.document["kind"] == "throughput" else (None, None)
+    drawn = (a.resampled(name), b.resampled(name)) if is_sampled and a.document["kind"] in WITH_LOAD else (None, None)
     if drawn[0] is None or drawn[1] is None:
         return _unclear(name, value_a, value_b, "one value a side; repeat the run")
     figure = name.partition(".")[2]

@@ -15,6 +15,9 @@ from benchmarks.report.samples import due_in, latencies_of, records_of, token_ti
 from benchmarks.report.uncertainty import Array, Resampled, num_blocks
 from benchmarks.report.verdict import runs_by_load
 
+WITH_LOAD = ("throughput", "latency")
+"""Kinds of results whose runs have requests, and the metrics of load."""
+
 Document = Mapping[str, Any]
 Figures = dict[str, float | None]
 
@@ -83,13 +86,14 @@ class Load:
 
 def loads_of(document: Document, seed: int) -> dict[str, Load]:
     """Name of each load -> what the document has of it. A kind without load has one, of all its figures."""
-    if document["kind"] != "throughput":
+    if document["kind"] not in WITH_LOAD:
         return _without_load(document, seed)
     by_load = runs_by_load(document)
     found = {}
     for name, runs in by_load.items():
         repeats = [of_load(run["metrics"]) for run in runs]
-        figures = of_load(document["metrics"]) | of_machine(document) if len(by_load) == 1 else _mean_of(repeats)
+        is_whole = document["kind"] == "throughput" and len(by_load) == 1
+        figures = of_load(document["metrics"]) | of_machine(document) if is_whole else _mean_of(repeats)
         found[name] = Load(document, runs, figures, seed, repeats)
     return found
 

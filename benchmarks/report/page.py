@@ -39,6 +39,7 @@ def report_page(document: Mapping[str, Any]) -> str:
     is_load = document["kind"] == "throughput"
     groups = {
         "Throughput against latency": charts.throughput_against_latency(document) if is_load else [],
+        "One stream at a time": charts.latency_by_length(document) if document["kind"] == "latency" else [],
         "Latency": charts.distributions(document) if is_load else [],
         "Over time": charts.timelines(document) if is_load else [],
         "Memory": charts.memory(document),

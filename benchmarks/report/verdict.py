@@ -55,7 +55,10 @@ def runs_by_load(document: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any
     """Name of each load -> its repeats, in the order in which they were measured."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for run in document["runs"]:
-        found.setdefault(load_name(run.get("load")), []).append(run)
+        load = run.get("load") or {}
+        # One stream at a time: what differs is the length of the prompt.
+        is_by_length = document["kind"] == "latency" and load.get("input_length") is not None
+        found.setdefault(f"{load['input_length']} tokens of prompt" if is_by_length else load_name(load), []).append(run)
     return found
 
 

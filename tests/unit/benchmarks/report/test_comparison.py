@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks.report.charts import latency_by_length
 from benchmarks.report.comparison import Side, compare
 from benchmarks.report.measured import loads_of
 from benchmarks.report.uncertainty import (
@@ -264,3 +265,26 @@ def test_the_blocks_of_a_window_make_up_its_rate(make_document):
     for name in ("output_tokens_per_s", "requests_per_s", "goodput.requests_per_s"):
         assert len(load.blocks(name)) == 20
         assert np.mean(load.blocks(name)) == pytest.approx(load.figures[name], rel=2e-3)
+
+
+def single_stream(document, *lengths):
+    """A result of `latency`: the runs of a sweep as those of prompts of these lengths."""
+    for run, length in zip(document["runs"], lengths, strict=True):
+        run["load"] = {"kind": "closed", "concurrency": 1, "input_length": str(length)}
+    by_length = {str(length): run["metrics"] for run, length in zip(document["runs"], lengths, strict=True)}
+    return document | {"kind": "latency", "metrics": {"num_requests": 1, "by_input_len": by_length}}
+
+
+def test_single_streams_are_compared_by_the_length_of_the_prompt(make_document):
+    a = single_stream(make_document(1, points=((1, 1), (2, 1)), num_requests=60), 32, 128)
+    b = single_stream(make_document(2, points=((1, 1), (2, 1)), num_requests=60, ttft_s=0.07), 32, 128)
+    comparison = compare(side(a, "A"), side(b, "B"))
+    assert list(comparison.loads) == ["32 tokens of prompt", "128 tokens of prompt"]
+    for load in comparison.loads:
+        differences = against(a, b, load)
+        assert (differences["ttft_s.p50"].verdict, differences["ttft_s.p50"].spread.method) == ("worse", REQUESTS)
+        assert differences["tpot_s.mean"].verdict == "noise"
+    drawn = latency_by_length(a)
+    assert [chart.id for chart in drawn] == ["length-ttft_s", "length-tpot_s"]
+    assert list(drawn[0].traces[0]["x"]) == [32.0, 128.0]
+    assert drawn[0].traces[0]["y"][0] == pytest.approx(a["runs"][0]["metrics"]["ttft_s"]["p50"] * 1e3)
