@@ -42,6 +42,8 @@ DEFINITIONS = {
     "delivered_reads_per_s": "The same with events counted once that came in one read of one connection, as they do where gaps are short.",
     "most_on_time_events_per_s": f"The most that was delivered with the p99 lag within {_ALLOWED_LAG_S * 1000:g} ms; null: at no rate.",
     "most_on_time_reads_per_s": "Reads a second at that rate.",
+    "client_cpu_us_per_event": "CPU time of all client processes over the whole run by the events that were due: what does not depend on "
+    "how much of the machine others took. Events of one read cost less.",
     "cpu_share": "Of each client process, over its whole run, in cores; stub_cpu_share of the stub.",
 }
 
@@ -61,6 +63,9 @@ def measure(num_streams: int, num_processes: int, rate: float) -> dict[str, Any]
         "offered_events_per_s": rate,
         "num_failed": sum(not record.is_whole for record in measured.records),
         **_delivered(measured),
+        "client_cpu_us_per_event": round(
+            1e6 * sum(client.cpu_share * client.wall_s for client in measured.client) / (num_streams * num_events), 2
+        ),
         "cpu_share": [round(client.cpu_share, 3) for client in measured.client],
         "stub_cpu_share": round(stub_cpu_share, 3),
     }

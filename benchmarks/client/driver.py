@@ -16,6 +16,9 @@ from benchmarks.client.progress import Progress
 from benchmarks.load.plan import Plan, Prompt, Request
 from benchmarks.measuring.record import Record
 
+# Thousands of places are opened a few at a time, so that first answers are not kept waiting while the others connect.
+_PLACES_A_TURN = 16
+
 Unit = Sequence[Request]
 """A request that stands alone, or the turns of a conversation."""
 
@@ -88,9 +91,11 @@ class _Run:
         num_places = len(untimed) if self._plan.concurrency is None else min(self._plan.concurrency, len(untimed))
         await self._wait_until(0.0)
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(num_places):
-                tasks.create_task(self._fill_place(untimed))
             tasks.create_task(self._send_in_time(timed, tasks))
+            for number in range(1, num_places + 1):
+                tasks.create_task(self._fill_place(untimed))
+                if number % _PLACES_A_TURN == 0:
+                    await asyncio.sleep(0)
 
     def all_records(self, *, is_stopped: bool) -> list[Record]:
         """The records, with one for each request that was never sent."""
@@ -103,7 +108,7 @@ class _Run:
         return [self._records[request.number] for request in self._plan.requests]
 
     async def _fill_place(self, units: deque[Unit]) -> None:
-        free_s = 0.0
+        free_s = self.now_s()
         while units and not self._is_over():
             await self._send_unit(units.popleft(), free_s, None)
             free_s = self.now_s()

@@ -27,7 +27,8 @@ from benchmarks.load.plan import Plan, Request
 from benchmarks.measuring.record import ClientLoad, Record
 from serving.errors import BenchmarkError
 
-# See the results of benchmarks.client.ceiling: what one process drives with its event loop on time, on slow cores.
+# Streams of 20 tokens a second are 10 000 pieces a second then, which one process takes in on time with cores to spare
+# (benchmarks/results/client-ceiling-*.json).
 _STREAMS_A_PROCESS = 512
 _REQUESTS_PER_S_A_PROCESS = 200.0
 _READY_DEADLINE_S = 120.0
@@ -177,21 +178,22 @@ class _Run:
             threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
             # A plan may be larger than the pipe: none may wait for another to read its own.
             threading.Thread(target=worker.tell, args=(job,), daemon=True).start()
-        self._hear_until(lambda worker: worker.is_ready, time.monotonic() + _READY_DEADLINE_S)
+        # A stop that comes before the run does cuts it off as soon as it has begun.
+        self._hear_until(lambda worker: worker.is_ready, time.monotonic() + _READY_DEADLINE_S, is_running=False)
         origin_s = time.monotonic() + _LEAD_S
         on_start(origin_s)
         for worker in self._workers:
             if worker.is_ready:
                 worker.tell({"origin_s": origin_s})
-        self._hear_until(lambda worker: worker.has_ended, origin_s + _longest_s(self._plan))
+        self._hear_until(lambda worker: worker.has_ended, origin_s + _longest_s(self._plan), is_running=True)
         failures = [worker.failure for worker in self._workers if worker.failure is not None]
         if len(failures) == len(self._workers):
             raise BenchmarkError(failures[0])
         return self._put_together(origin_s)
 
-    def _hear_until(self, is_enough: Callable[[_Worker], bool], deadline_s: float) -> None:
+    def _hear_until(self, is_enough: Callable[[_Worker], bool], deadline_s: float, *, is_running: bool) -> None:
         while not all(worker.is_gone or is_enough(worker) for worker in self._workers):
-            if self.stop.is_set() and not self._is_stopped:
+            if is_running and self.stop.is_set() and not self._is_stopped:
                 self._cut_off()
                 deadline_s = min(deadline_s, time.monotonic() + _STOP_DEADLINE_S)
             if time.monotonic() > deadline_s:

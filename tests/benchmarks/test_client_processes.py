@@ -84,6 +84,15 @@ def test_a_stop_keeps_what_was_measured(url):
     assert set(kinds) <= {None, "broken", "not_sent"}
 
 
+def test_a_stop_before_the_start_sends_next_to_nothing(url):
+    stop = threading.Event()
+    stop.set()
+    measured = run_plan(closed(40, 2), spec_of(url, ttft_s=1.0), 1, None, stop, MODEL)
+    assert (measured.interrupted, measured.lost) == (True, [])
+    assert {record.error_kind for record in measured.records} <= {"broken", "not_sent"}
+    assert sum(record.sent_s is not None for record in measured.records) <= 2
+
+
 INTERRUPTED = """
 import sys
 from benchmarks.client.processes import run_plan

@@ -90,7 +90,7 @@ async def test_in_a_closed_loop_a_request_is_due_when_a_place_is_free():
     target = ScriptedTarget(answer_s={0: 0.2, 1: 5.0, 2: 0.2, 3: 0.0})
     target.answer_s[1] = 0.7
     records = await run(closed(4, 2), target)
-    assert [record.scheduled_s for record in records[:2]] == [0.0, 0.0]
+    assert all(0.0 <= record.scheduled_s <= record.sent_s < SLACK_S for record in records[:2])
     assert records[2].scheduled_s == pytest.approx(records[0].ended_s, abs=SLACK_S)
     assert records[2].scheduled_s >= records[0].ended_s
     assert records[3].scheduled_s >= records[2].ended_s
@@ -182,4 +182,4 @@ async def test_the_run_begins_at_its_origin():
     target = ScriptedTarget()
     target.origin_s += 0.3
     records = await run(closed(1, 1), target)
-    assert records[0].scheduled_s == 0.0 <= records[0].sent_s
+    assert 0.0 <= records[0].scheduled_s <= records[0].sent_s
