@@ -14,14 +14,13 @@ from benchmarks.report.charts import Chart
 from benchmarks.report.figures import every_number, interval_of
 from benchmarks.report.html import Markup, element, page, table, tree
 from benchmarks.report.limits import cost_in_words, energy_in_words, share_in_words, shares
-from benchmarks.report.verdict import chosen_runs, failures, slo_in_words
+from benchmarks.report.verdict import chosen_runs, failures, run_name, slo_in_words
 from benchmarks.report.words import (
     FIGURES,
     LATENCY_NAMES,
     UNKNOWN,
     interval,
     is_number,
-    load_name,
     number,
     percent,
     quantity,
@@ -49,7 +48,7 @@ def report_page(document: Mapping[str, Any]) -> str:
     body = [*_head(document), *(_tiles(document) if is_load else [])]
     for title, group in groups.items():
         body += [element("h2", title), element("div", *map(_figure, group), class_="charts")] if group else []
-    body += [element("h2", "Figures"), *(_figures(document) if is_load else [_every_number(document)]), *_ledger(document)]
+    body += [element("h2", "Figures"), *(_figures(document) if is_load else _general(document)), *_ledger(document)]
     body += [element("h2", "How it was measured"), *_details(document)]
     if not drawn:
         return page(_title(document), body)
@@ -166,11 +165,15 @@ def _loads(document: Mapping[str, Any]) -> Markup:
         span = f"{seconds(window.get('start_s'))} to {seconds(window.get('end_s'))}" if window else UNKNOWN
         rates = number(metrics["output_tokens_per_s"]), number(metrics["requests_per_s"])
         repeat = (run.get("repeat") or 0) + 1
-        rows.append((load_name(run.get("load")), repeat, *rates, *latencies, number(metrics["num_failed"]), span, state))
+        rows.append((run_name(document, run), repeat, *rates, *latencies, number(metrics["num_failed"]), span, state))
     return table(head, rows, caption="Runs")
 
 
 _SHOWN_OF_RUNS = (("ttft_s", "p50"), ("ttft_s", "p99"), ("tpot_s", "p50"), ("tpot_s", "p99"), ("e2e_s", "p50"))
+
+
+def _general(document: Mapping[str, Any]) -> list[Markup]:
+    return [*([_loads(document)] if document["kind"] == "latency" else []), _every_number(document)]
 
 
 def _every_number(document: Mapping[str, Any]) -> Markup:

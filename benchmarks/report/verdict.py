@@ -51,14 +51,19 @@ def chosen_runs(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return next(iter(runs_by_load(document).values()), [])
 
 
+def run_name(document: Mapping[str, Any], run: Mapping[str, Any]) -> str:
+    """What tells a run's load from those of the others."""
+    load = run.get("load") or {}
+    # One stream at a time: what differs is the length of the prompt.
+    is_by_length = document["kind"] == "latency" and load.get("input_length") is not None
+    return f"{load['input_length']} tokens of prompt" if is_by_length else load_name(load)
+
+
 def runs_by_load(document: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
     """Name of each load -> its repeats, in the order in which they were measured."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for run in document["runs"]:
-        load = run.get("load") or {}
-        # One stream at a time: what differs is the length of the prompt.
-        is_by_length = document["kind"] == "latency" and load.get("input_length") is not None
-        found.setdefault(f"{load['input_length']} tokens of prompt" if is_by_length else load_name(load), []).append(run)
+        found.setdefault(run_name(document, run), []).append(run)
     return found
 
 

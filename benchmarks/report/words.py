@@ -51,14 +51,16 @@ def size(num_bytes: Any) -> str:
 
 
 def quantity(name: str, value: Any) -> str:
-    """A value in the unit that the end of its name tells."""
-    if name.endswith("_per_s"):
-        return f"{number(value)} /s" if is_number(value) else UNKNOWN
-    if name.endswith("_bytes"):
-        return size(value)
-    if name.split(".")[0].endswith("_s") or name.endswith("_s"):
-        return seconds(value)
-    return percent(value) if name.endswith("share") else number(value)
+    """A value in the unit that its dotted name tells, by the last part that tells one."""
+    for part in reversed(name.split(".")):
+        if part.startswith("num_"):
+            break
+        if part.endswith("_per_s"):
+            return f"{number(value)} /s" if is_number(value) else UNKNOWN
+        for end, form in (("_bytes", size), ("_s", seconds), ("share", percent)):
+            if part.endswith(end):
+                return form(value)
+    return number(value)
 
 
 def interval(bounds: Sequence[Any] | None, form: Callable[[Any], str]) -> str:

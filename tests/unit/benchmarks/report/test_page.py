@@ -271,6 +271,16 @@ def test_the_other_kinds_have_a_page_of_what_they_measured(kind):
     assert Outline(report_page(document)).scripts == []
 
 
+def test_single_streams_have_a_line_a_length(make_document):
+    document = make_document(points=((1, 1), (2, 1)), num_requests=30) | {"kind": "latency", "metrics": {"num_requests": 60}}
+    for run, length in zip(document["runs"], ("32", "128"), strict=True):
+        run["load"] = {"kind": "closed", "concurrency": 1, "input_length": length}
+    outline = Outline(report_page(document))
+    assert "32 tokens of prompt" in outline.text
+    assert "128 tokens of prompt" in outline.text
+    assert [chart["id"] for chart in json.loads(outline.scripts[0])] == ["length-ttft_s", "length-tpot_s"]
+
+
 def test_json_in_a_script_cannot_end_it():
     assert "<" not in in_script({"</script>": "<!--"})
     assert json.loads(in_script({"</script>": "<!--"})) == {"</script>": "<!--"}

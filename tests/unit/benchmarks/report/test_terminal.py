@@ -157,6 +157,8 @@ def test_figures_are_short(form, value, text):
     ("name", "value", "text"),
     [
         ("output_tokens_per_s", 12.0, "12 /s"), ("ttft_s.p99", 0.1, "100 ms"), ("phases_s.loading", 2.5, "2.50 s"),
+        ("by_input_len.32.ttft_s.p50", 0.0385, "38.5 ms"),
+        ("by_input_len.32.ttft_s.num_samples", 12, "12"), ("peers.vllm.ready_s.mean", 20.5, "20.5 s"),
         ("free_bytes", 2**31, "2.00 GiB"),
         ("failed_share", 0.5, "50.0 %"), ("perplexity", 12.34, "12.3"), ("requests_per_s", None, "-"),
     ],
