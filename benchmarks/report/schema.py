@@ -36,7 +36,8 @@ def check(document: Mapping[str, Any]) -> None:
         document = {**document, "requests": requests[:_FULLY_CHECKED]}
     fault = jsonschema.exceptions.best_match(_validator().iter_errors(document))
     if fault is not None:
-        raise BenchmarkError(f"{fault.json_path.removeprefix('$.')}: {_first_line(fault.message)}")
+        where = "" if fault.json_path == "$" else f"{fault.json_path.removeprefix('$.')}: "
+        raise BenchmarkError(f"{where}{_first_line(fault.message)}")
 
 
 def _is_plausible(request: Any) -> bool:
