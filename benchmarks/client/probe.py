@@ -54,11 +54,16 @@ _DOUBTS: tuple[tuple[dict[str, Any], str], ...] = (
 )
 
 
+class NoRoute(BenchmarkError):
+    """Something answers, but does not know the route, or the model."""
+
+
 async def probe(spec: TargetSpec) -> Capabilities:
     """What the target takes.
 
     Raises:
-        BenchmarkError: nothing answers, the key is not accepted, the route is not there, or the simplest request is refused.
+        NoRoute: the route is not there, or not the model.
+        BenchmarkError: nothing answers, the key is not accepted, or the simplest request is refused.
     """
     if spec.api in ("sagemaker", "sagemaker-stream"):
         with contextlib.closing(Invoker(spec, 1, _DEADLINE_S)) as invoker:
@@ -89,7 +94,7 @@ async def _settle(ask: Ask, found: Capabilities, spec: TargetSpec) -> Capabiliti
     if status in _NO_ACCESS:
         raise BenchmarkError(f"{_place(spec)} refuses access (HTTP {status}: {reason}): give the key that it asks for")
     if status in _WRONG_ROUTE:
-        raise BenchmarkError(f"{_place(spec)} does not generate (HTTP {status}: {reason}): see --url, --api and --model")
+        raise NoRoute(f"{_place(spec)} does not generate (HTTP {status}: {reason}): see --url, --api and --model")
     if status not in _WRONG_FIELD:
         return found
     for fields, note in _DOUBTS:

@@ -33,7 +33,7 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         choices=get_args(Api),
         help="completions, chat: an OpenAI-compatible server's routes; invocations: the same bodies to /invocations; sagemaker, "
         "sagemaker-stream: InvokeEndpoint and InvokeEndpointWithResponseStream through boto3, --url then is its endpoint_url "
-        "(default: what the URL's path says, else completions)",
+        "(default: what the URL's path says, else completions, or the first of chat and invocations where the server has no completions)",
     )
     group.add_argument("--chat", action="store_true", help="send messages instead of a prompt to /invocations or SageMaker")
     group.add_argument("--model", help="the model's name in requests (default: the first that /v1/models lists)")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.client.capabilities import Capabilities
-from benchmarks.client.probe import probe_now
+from benchmarks.client.probe import NoRoute, probe_now
 from benchmarks.client.target import TargetSpec
 from benchmarks.commands.common import given_url, is_on_this_machine, target_spec
 from benchmarks.commands.served import served
@@ -83,13 +83,30 @@ def opened(options: argparse.Namespace, server_words: Sequence[str], environ: Ma
 
 
 def _open(options: argparse.Namespace, spec: TargetSpec) -> Opened:
-    found = probe_now(spec)
+    spec, found = _probed(spec, may_choose=options.api is None and spec.api == "completions" and not _names_route(options))
     spec = dataclasses.replace(spec, model=found.model)
     root = None if spec.api.startswith("sagemaker") or spec.url is None else spec.url.removesuffix("/v1")
     post = http_post(root, spec.headers) if root and found.has_tokenize else None
     tokenizer = find_tokenizer(Path(options.tokenizer) if options.tokenizer else None, post, spec.model)
     told = _served_model(root, spec)
     return Opened(spec, found, tokenizer, root, told.get("root"), told.get("max_model_len"))
+
+
+def _probed(spec: TargetSpec, *, may_choose: bool) -> tuple[TargetSpec, Capabilities]:
+    """What the target takes; where no route was named, on the first of the usual ones that it has."""
+    try:
+        return spec, probe_now(spec)
+    except NoRoute:
+        if not may_choose:
+            raise
+        for other in (dataclasses.replace(spec, api="chat", chat_bodies=True), dataclasses.replace(spec, api="invocations")):
+            with contextlib.suppress(NoRoute):
+                return other, probe_now(other)
+        raise
+
+
+def _names_route(options: argparse.Namespace) -> bool:
+    return bool((given_url(options) or "").rstrip("/").endswith("/completions"))
 
 
 def _served_model(root: str | None, spec: TargetSpec) -> Mapping[str, Any]:

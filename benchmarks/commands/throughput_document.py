@@ -17,8 +17,6 @@ from benchmarks.measuring.timing import DEFINITIONS
 from benchmarks.report import document
 from benchmarks.session import Point, pooled, requests
 
-_SECRETS = ("api_key",)
-
 
 def make_document(
     points: Sequence[Point],
@@ -40,7 +38,7 @@ def make_document(
     reasons = list(dict.fromkeys(reason for point in chosen for reason in point.judgement.invalid_reasons))
     return document.assemble(
         "throughput",
-        command=shlex.join(["tokenport", "bench", "throughput", *_without_secrets(words)]),
+        command=shlex.join(["tokenport", "bench", "throughput", *words]),
         settings=_settings(options),
         target=target.to_json(),
         machine=machine,
@@ -105,13 +103,4 @@ def _cost(metrics: Mapping[str, Any], price: Price | None) -> dict[str, Any] | N
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items() if name not in _SECRETS}
-
-
-def _without_secrets(words: Sequence[str]) -> list[str]:
-    """The command line, with the key left out."""
-    told: list[str] = []
-    for before, word in zip(["", *words], words, strict=False):
-        hidden = before == "--api-key" or word.startswith("--api-key=")
-        told.append(("--api-key=..." if word.startswith("--") else "...") if hidden else word)
-    return told
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}

@@ -148,6 +148,16 @@ def test_repeats_and_a_sweep_are_runs_of_one_document(steady, measure):
     assert len(bodies) == len(set(bodies)), "a prompt was sent twice: a prefix cache would answer it"
 
 
+@pytest.mark.parametrize(("route", "api"), [("/v1/chat/completions", "chat"), ("/invocations", "invocations")])
+def test_the_route_that_a_server_has_is_found(measure, route, api):
+    with running_stub(routes=[route]) as stub:
+        _, found = measure(stub, "--num-requests", "4", "--warmup", "0", *LENGTHS)
+        assert found["target"]["api"] == api
+        assert found["metrics"]["num_failed"] == 0
+        # One that is named is not exchanged for another.
+        assert main(["throughput", "--url", f"{stub.url}/v1/completions"], {}) == 2
+
+
 def start(stub: Stub, out: Path, *words: str) -> subprocess.Popen[bytes]:
     """The command as a process of its own."""
     command = [sys.executable, "-m", "benchmarks", "throughput", "--url", stub.url, "--model", "stub", "--out", str(out), *words]
