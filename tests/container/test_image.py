@@ -129,7 +129,14 @@ def test_what_is_copied_exists_and_the_builder_is_sent_it(target: str) -> None:
     allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     copies = [copy.split()[:-1] for stage in (*lineage(f"{target}-packages"), *lineage(target)) for copy in stage.values("COPY")]
     sources = {source for words in copies if not words[0].startswith("--from=") for source in words}
-    assert {"pyproject.toml", "serving/", "container/setup.sh", f"container/locks/{target}.txt", "container/locks/source.txt"} == sources
+    assert {
+        "pyproject.toml",
+        "serving/",
+        "benchmarks/",
+        "container/setup.sh",
+        f"container/locks/{target}.txt",
+        "container/locks/source.txt",
+    } == sources
     assert [source for source in sources if not (ROOT / source).exists()] == []
     assert [source for source in sources if not any(Path(source).match(pattern) for pattern in allowed)] == []
 
