@@ -81,9 +81,10 @@ def _measure(options: argparse.Namespace, url: str, concurrency: int, round_numb
     with tempfile.TemporaryDirectory(prefix="tokenport-peers-") as folder:
         out = Path(folder) / "run.json"
         words = [sys.executable, "-m", "benchmarks", "throughput", "--url", url, "--model", str(options.model), "--no-limits"]
-        words += ["--tokenizer", str(options.model), "--concurrency", str(concurrency), "--num-requests", str(max(8, 3 * concurrency))]
+        words += ["--tokenizer", str(options.model), "--concurrency", str(concurrency), "--num-requests", str(max(8, 2 * concurrency))]
         words += ["--input-len", str(_INPUT_TOKENS), "--output-len", str(_OUTPUT_TOKENS), "--seed", str(round_number), "--out", str(out)]
-        # Also a warm-up of its own size: the first requests of a shape compile or allocate.
+        # Every place once before: the first requests of a shape allocate, or compile.
+        words += ["--warmup", str(concurrency)]
         ended = subprocess.run(words, capture_output=True, text=True, timeout=_MEASURE_DEADLINE_S)
         if not out.exists():
             raise RuntimeError(f"{url} at {concurrency}: {ended.stderr[-500:]}")
@@ -120,7 +121,7 @@ def main() -> None:
     parser.add_argument("--gguf-bf16", type=Path, required=True)
     parser.add_argument("--gguf-q8", type=Path, required=True)
     parser.add_argument("--num-threads", type=int, default=2, help="of llama.cpp, which takes half of the cores by itself (default: 2)")
-    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--without", nargs="*", default=[], metavar="CONTESTANT", help="leave these out")
     parser.add_argument("--out", type=Path, required=True)
