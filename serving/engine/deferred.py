@@ -6,12 +6,13 @@ into or compared with. That is so only while `deferring`: whoever imports the mo
 """
 
 import contextlib
+import functools
 import importlib.abc
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 Deferred = Mapping[str, frozenset[str]]
@@ -35,6 +36,42 @@ UNUSED_BY_THE_CORE: Deferred = {
     "vllm.parser.engine": frozenset(),
     "vllm.parser.engine.adapters": frozenset({"ParserEngineReasoningAdapter"}),
 }
+UNUSED_WITHOUT_COMPILER: Deferred = {"torch._inductor.lowering": frozenset()}
+"""What `compiling_later` leaves of PyTorch's compiler."""
+_ABSENT = {"torch._inductor.lowering": "FALLBACK_ALLOW_LIST"}
+"""What is looked for in a module only to be changed if it is there: vLLM has the compiler write less into its log."""
+
+
+@contextlib.contextmanager
+def compiling_later(environ: Mapping[str, str]) -> Iterator[None]:
+    """Where compiling is switched off, functions decorated with `torch.compile` within are given to it when they are first called: it
+    imports all of the compiler even there. Nowhere else, since what is being compiled could not call such a function."""
+    if environ.get("TORCH_COMPILE_DISABLE") != "1":
+        yield
+        return
+    import torch
+
+    original = torch.compile
+    torch.compile = _later(original)
+    try:
+        with deferring(UNUSED_WITHOUT_COMPILER):
+            yield
+    finally:
+        torch.compile = original
+
+
+def _later(decorator: Any) -> Any:
+    """`decorator`, applied to a function when that is first called."""
+
+    def decorate(decorated: Any = None, **options: Any) -> Any:
+        if decorated is None:
+            return functools.partial(decorate, **options)
+        if not isinstance(decorated, FunctionType):
+            return decorator(decorated, **options)
+        apply = functools.cache(lambda: decorator(decorated, **options))
+        return functools.wraps(decorated)(lambda *given, **named: apply()(*given, **named))
+
+    return decorate
 
 
 @contextlib.contextmanager
@@ -57,7 +94,8 @@ class _StandIn(ModuleType):
         if name in loader.lent(self.__name__):
             return _Name(self, name)
         # The machinery of imports looks for names with underscores in every module.
-        if not (name.startswith("__") and name.endswith("__")) and loader.load(self):
+        is_asked_for = not (name.startswith("__") and name.endswith("__")) and _ABSENT.get(self.__name__) != name
+        if is_asked_for and loader.load(self):
             return getattr(self, name)
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from serving.engine.args import cpu_defaults, engine_arguments, num_ranks
 from serving.engine.cpu import memory_fraction
-from serving.engine.deferred import SELDOM_USED, deferring
+from serving.engine.deferred import SELDOM_USED, compiling_later, deferring
 from serving.engine.environment import engine_version, runs_on_cpu
 from serving.engine.fetch import LocalModel
 from serving.engine.interface import Report
@@ -60,7 +60,7 @@ def launch(
     """
     user = arguments_for(Path(fetched.location), settings.engine, engine_version())
     check_start(user, fetched.location, on_cpu=runs_on_cpu())
-    _import_vllm(report)
+    _import_vllm(report, {} if early is None else early.environ())
     if early is not None:
         early.imported()
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -83,10 +83,10 @@ def launch(
     return Launched(client, args)
 
 
-def _import_vllm(report: Report) -> None:
+def _import_vllm(report: Report, environ: Mapping[str, str]) -> None:
     report("importing", None)
     started = time.monotonic()
-    with quick_imports(), deferring(SELDOM_USED):
+    with quick_imports(), compiling_later(environ), deferring(SELDOM_USED):
         import serving.engine.client  # noqa: F401
     logger.info("engine imported", extra={"seconds": round(time.monotonic() - started, 1)})
 

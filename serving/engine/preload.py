@@ -26,7 +26,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from serving.engine.deferred import SELDOM_USED, UNUSED_BY_THE_CORE, deferring
+from serving.engine.deferred import SELDOM_USED, UNUSED_BY_THE_CORE, compiling_later, deferring
 
 logger = logging.getLogger("tokenport.engine")
 
@@ -204,7 +204,7 @@ def wait(tracker: int, pipe: int, modules: Sequence[str], environ: MutableMappin
         setproctitle.getproctitle()
     if config := environ.get(_LOG_CONFIG):
         logging.config.dictConfig(json.loads(Path(config).read_text()))
-    with quick_imports(), deferring(SELDOM_USED, UNUSED_BY_THE_CORE):
+    with quick_imports(), compiling_later(environ), deferring(SELDOM_USED, UNUSED_BY_THE_CORE):
         for name in modules:
             # What cannot be imported fails again where it is used, and is told there.
             with contextlib.suppress(ImportError):

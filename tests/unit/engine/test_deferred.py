@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from serving.engine.deferred import SELDOM_USED, UNUSED_BY_THE_CORE, deferring
+from serving.engine.deferred import SELDOM_USED, UNUSED_BY_THE_CORE, compiling_later, deferring
 
 PACKAGE = "deferred_example"
 TABLE = {PACKAGE: frozenset(), f"{PACKAGE}.part": frozenset({"work", "Thing"})}
@@ -122,3 +122,43 @@ def test_what_the_tables_name_is_there(module):
         pytest.skip(f"{module} is not installed")
     found = importlib.import_module(module)
     assert names <= vars(found).keys()
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    """In the place of PyTorch's; what it has been given."""
+    import torch
+
+    given = []
+
+    def compile(model=None, **options):
+        given.append((model, options))
+        return lambda *args: ("compiled", model(*args))
+
+    monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    return given
+
+
+def test_a_decorated_function_meets_the_compiler_when_it_is_first_called_and_once(compiler):
+    import torch
+
+    def double(number: int) -> int:
+        return 2 * number
+
+    theirs = torch.compile
+    with compiling_later({"TORCH_COMPILE_DISABLE": "1"}):
+        plainly, with_options = torch.compile(double), torch.compile(dynamic=True)(double)
+    assert compiler == []
+    assert torch.compile is theirs
+    assert [plainly(2), plainly(3), with_options(4)] == [("compiled", 4), ("compiled", 6), ("compiled", 8)]
+    assert compiler == [(double, {}), (double, {"dynamic": True})]
+    assert plainly.__name__ == "double"
+
+
+def test_where_compiling_is_on_the_compiler_is_asked_at_once(compiler):
+    import torch
+
+    with compiling_later({}):
+        torch.compile(max)
+    assert compiler == [(max, {})]
