@@ -149,7 +149,7 @@ def main() -> None:
         "--serve", type=Path, required=True, metavar="FOLDER", help="the checkpoint to serve, whose tokenizer all three use"
     )
     parser.add_argument("--url", help="measure this server, which serves it, rather than start one")
-    parser.add_argument("--model", help="the model's name there (default: FOLDER)")
+    parser.add_argument("--model", help="the model's name there (default: the folder's)")
     parser.add_argument("--guidellm", type=Path, required=True, help="guidellm's command")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--concurrency", type=int, default=8)
@@ -162,7 +162,7 @@ def main() -> None:
         url = options.url or servers.enter_context(running(Contestant("tokenport", TOKENPORT), str(options.serve), Path(os.devnull))).url
         work = Work(
             url=url,
-            model=options.model or str(options.serve),
+            model=options.model or options.serve.name,
             tokenizer=options.serve,
             guidellm=options.guidellm,
             concurrency=options.concurrency,

@@ -73,16 +73,24 @@ def run(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for number in range(1, options.rounds + 1):
             for concurrency in options.concurrency:
                 for name, url in urls.items():
-                    yield {"contestant": name, "round": number, "concurrency": concurrency, **_measure(options, url, concurrency, number)}
+                    yield {
+                        "contestant": name,
+                        "round": number,
+                        "concurrency": concurrency,
+                        **_measure(options, name, url, concurrency, number),
+                    }
 
 
-def _measure(options: argparse.Namespace, url: str, concurrency: int, round_number: int) -> dict[str, Any]:
+def _measure(options: argparse.Namespace, name: str, url: str, concurrency: int, round_number: int) -> dict[str, Any]:
     """The metrics of one run of `tokenport bench throughput`."""
     with tempfile.TemporaryDirectory(prefix="tokenport-peers-") as folder:
         out = Path(folder) / "run.json"
-        words = [sys.executable, "-m", "benchmarks", "throughput", "--url", url, "--model", str(options.model), "--no-limits"]
+        words = [sys.executable, "-m", "benchmarks", "throughput", "--url", url, "--no-limits", "--out", str(out)]
         words += ["--tokenizer", str(options.model), "--concurrency", str(concurrency), "--num-requests", str(max(8, 2 * concurrency))]
-        words += ["--input-len", str(_INPUT_TOKENS), "--output-len", str(_OUTPUT_TOKENS), "--seed", str(round_number), "--out", str(out)]
+        words += ["--input-len", str(_INPUT_TOKENS), "--output-len", str(_OUTPUT_TOKENS), "--seed", str(round_number)]
+        if name.startswith("transformers"):
+            # It does not say by what name its model is asked for.
+            words += ["--model", str(options.model)]
         # Every place once before: the first requests of a shape allocate, or compile.
         words += ["--warmup", str(concurrency)]
         ended = subprocess.run(words, capture_output=True, text=True, timeout=_MEASURE_DEADLINE_S)

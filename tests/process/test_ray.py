@@ -1,6 +1,8 @@
-"""Two nodes of a real Ray cluster on this machine, and how far vLLM's CPU backend goes there. Ray is an extra: `tokenport[ray]`."""
+"""Two nodes of a real Ray cluster on this machine, and how far vLLM's CPU backend goes there.
 
-import importlib.util
+Ray is an extra, and vLLM imports it wherever it is installed: it is put into a folder of its own, which only this test's processes see.
+"""
+
 import json
 import os
 import shutil
@@ -12,13 +14,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import free_port
+from tests.conftest import ROOT, free_port
 
-pytestmark = [
-    pytest.mark.engine,
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'tokenport[ray]'"),
-]
+pytestmark = pytest.mark.engine
 
+PACKAGES = ("ray==2.60.0", "msgpack==1.2.4")
 RAY = [sys.executable, "-c", "import sys; from ray.scripts.scripts import main; sys.argv[0] = 'ray'; sys.exit(main())", "start", "--block"]
 NODE = ["--num-cpus", "1", "--object-store-memory", "100000000"]
 DRIVER = """
@@ -46,15 +46,26 @@ print(json.dumps([nodes, refused]))
 """
 
 
+@pytest.fixture(scope="module")
+def environ() -> dict[str, str]:
+    """Of processes that have Ray."""
+    folder = ROOT / ".cache" / "-".join(PACKAGES).replace("==", "-")
+    if not folder.exists():
+        unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--target", str(unfinished)]
+        subprocess.run([*install, *PACKAGES], check=True, timeout=280)
+        unfinished.rename(folder)
+    return {**os.environ, "PYTHONPATH": str(folder), "RAY_USAGE_STATS_ENABLED": "0"}
+
+
 @pytest.fixture
-def cluster() -> Iterator[str]:
+def cluster(environ: dict[str, str]) -> Iterator[str]:
     """The address of a cluster of two nodes with a CPU each."""
     # Ray makes sockets in it, whose paths may have 107 characters.
     folder, address = tempfile.mkdtemp(prefix="ray-"), f"127.0.0.1:{free_port()}"
     host, port = address.split(":")
     head = ["--head", "--port", port, "--node-ip-address", host, "--include-dashboard", "false", "--temp-dir", folder]
     other = ["--address", address, "--node-ip-address", "127.0.0.2"]
-    environ = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
     nodes = []
     try:
         for words in (head, other):
@@ -68,8 +79,8 @@ def cluster() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_cluster_of_two_nodes_works_and_vllm_has_no_place_in_it_for_a_cpu(cluster):
-    done = subprocess.run([sys.executable, "-c", DRIVER, cluster], capture_output=True, text=True, timeout=200)
+def test_a_cluster_of_two_nodes_works_and_vllm_has_no_place_in_it_for_a_cpu(cluster, environ):
+    done = subprocess.run([sys.executable, "-c", DRIVER, cluster], env=environ, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-2000:]
     nodes, refused = json.loads(done.stdout.splitlines()[-1])
     assert len(set(nodes)) == 2
