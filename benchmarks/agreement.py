@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument(
         "--serve", type=Path, required=True, metavar="FOLDER", help="the checkpoint to serve, whose tokenizer all three use"
     )
-    parser.add_argument("--url", help="measure this server, which serves it, rather than start one")
+    parser.add_argument("--url", help="measure this server, which serves it or is a stub, rather than start one")
     parser.add_argument("--model", help="the model's name there (default: the folder's)")
     parser.add_argument("--guidellm", type=Path, required=True, help="guidellm's command")
     parser.add_argument("--rounds", type=int, default=3)
@@ -174,6 +174,7 @@ def main() -> None:
             [str(options.guidellm), "--version"], capture_output=True, text=True, check=True, timeout=60
         ).stdout.strip()
         words = ["--serve", "MODEL_FOLDER", "--guidellm", "GUIDELLM", "--rounds", str(options.rounds)]
+        words += ["--url", "URL", "--model", work.model] if options.url else []
         head = {
             "schema_version": 1,
             "command": shlex.join(["python", "-m", "benchmarks.agreement", *words]),
