@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--limits",
         action=argparse.BooleanOptionalAction,
-        help="measure the machine's bandwidth and arithmetic first, for MBU and MFU: about 15 s (default: with --serve)",
+        help="measure the machine's bandwidth and arithmetic first, for MBU and MFU: up to some minutes (default: with --serve)",
     )
     group.add_argument(
         "--model-config", type=Path, metavar="FILE", help="the model's config.json, for MBU and MFU (default: where /v1/models says)"

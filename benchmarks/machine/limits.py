@@ -44,7 +44,7 @@ _KERNELS: Mapping[str, tuple[int, Kernel]] = {
 
 
 def measure(when: str = "before the load", environ: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The document's "limits". `when` is told in it. Takes about ten seconds, and less than `_TORCH_DEADLINE_S` more in any case."""
+    """The document's "limits". `when` is told in it. About ten seconds, and matrix products for up to `_TORCH_DEADLINE_S` more."""
     busy = busyness()
     created = datetime.now(UTC).isoformat(timespec="seconds")
     num_threads = num_allowed_cpus()
