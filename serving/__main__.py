@@ -30,6 +30,10 @@ usage: tokenport COMMAND [MODEL] [--SETTING VALUE ...]
   serve     load a model and serve it: /invocations, /ping, /v1/*, /metrics
   prepare   write a checkpoint quantised, split for its ranks or both: prepare MODEL OUT --quantization int8 (prepare --help: all it takes)
   bench     measure a server: throughput, latency, startup, memory, quality, compare (bench --help: all of them)
+  plan      before anything is deployed: does it fit, on what, how fast, for how much (plan --help)
+  cascade   fit and evaluate the policy by which a small model hands over to a larger one: cascade fit|eval (cascade --help)
+  deploy    put the container on SageMaker, or a function in front of it: deploy endpoint|lambda|destroy (deploy --help)
+  invoke    ask a model anywhere, streaming: a server, a SageMaker endpoint, Bedrock (invoke --help)
   memory    print where every byte of a running server's devices is, and what its start took: memory [URL] [--json]
   check     print each setting with its value and where it came from; start nothing (--all: vLLM's defaults too)
   help      the settings of Tokenport (help --engine: vLLM's own arguments too)
@@ -56,6 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "serve": _serve,
         "prepare": _prepare,
         "bench": _bench,
+        "plan": _plan,
+        "cascade": _cascade,
+        "deploy": _deploy,
+        "invoke": _invoke,
         "memory": _memory,
         "check": _check,
         "help": _help,
@@ -65,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if run is None:
         print(f"tokenport: unknown command {command!r}; expected {', '.join(commands)}", file=sys.stderr)
         return 2
-    if ("--help" in words or "-h" in words) and run not in (_prepare, _bench):
+    if ("--help" in words or "-h" in words) and run not in (_prepare, _bench, _plan, _cascade, _deploy, _invoke):
         return _help(words)
     try:
         return run(words)
@@ -92,6 +100,30 @@ def _bench(words: list[str]) -> NoReturn:
     # In this process's place, so that signals and exit codes are its own; nothing of the server is imported by it.
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-P", "-m", "benchmarks", *words])  # noqa: S606 - no shell is wanted
+
+
+def _plan(words: list[str]) -> int:
+    from serving.planner.commands import run_plan
+
+    return run_plan(words, os.environ)
+
+
+def _cascade(words: list[str]) -> int:
+    from serving.cascade.commands import run_cascade
+
+    return run_cascade(words, os.environ)
+
+
+def _deploy(words: list[str]) -> int:
+    from serving.aws.deploy_command import run_deploy
+
+    return run_deploy(words, os.environ)
+
+
+def _invoke(words: list[str]) -> int:
+    from serving.aws.invoke_command import run_invoke
+
+    return run_invoke(words, os.environ)
 
 
 def _memory(words: list[str]) -> int:

@@ -8,6 +8,9 @@ TokenportError
 ├── EngineDead                 the engine stopped and will not come back; the process must end
 ├── NoAnswer                   a server that a command asked is not there, or does not say
 ├── BenchmarkError             a benchmark cannot be run as asked; names the option, its value and what would be right
+├── PlanError                  a plan cannot be made of what was given; names the option or field, its value and what would be right
+├── CascadeError               a policy cannot be fitted or evaluated from what was given
+├── DeployError                something cannot be deployed, or AWS refused a step of it
 └── RequestError               one request is refused; carries the HTTP status and the OpenAI error fields
     ├── InvalidRequest         400: a field is wrong; `param` names it
     ├── Unauthorized           401: no valid API key
@@ -26,10 +29,11 @@ TokenportError
     ├── NotEnabled             501: a setting switches it on; says which
     ├── InsufficientStorage    507: no memory for it, and none will come free by itself
     ├── CustomCodeFailure      500: the model's own code failed on this request
-    └── EngineFailure          500: the engine failed on this request
+    ├── EngineFailure          500: the engine failed on this request
+    └── TierFailure            502: a model elsewhere did not answer; says which and why
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 class TokenportError(Exception):
@@ -62,6 +66,18 @@ class NoAnswer(TokenportError):
 
 class BenchmarkError(TokenportError):
     """A benchmark cannot be run as asked: an option, an input file or the target is wrong. One line that says what would be right."""
+
+
+class PlanError(TokenportError):
+    """A plan cannot be made of what was given: an option, a config.json, a load file. One line that says what would be right."""
+
+
+class CascadeError(TokenportError):
+    """A policy cannot be fitted or evaluated from what was given. One line that says what would be right."""
+
+
+class DeployError(TokenportError):
+    """Something cannot be deployed, or AWS refused a step of it; says which step and what is left behind."""
 
 
 class RequestError(TokenportError):
@@ -202,3 +218,19 @@ class CustomCodeFailure(RequestError):
 
 class EngineFailure(RequestError):
     """The engine failed on this request."""
+
+
+Reason = Literal["throttled", "not_ready", "timeout", "unreachable", "broken", "refused", "failed"]
+"""Why a model elsewhere did not answer. `broken`: the connection, before the first byte; `refused`: credentials or permissions."""
+
+
+class TierFailure(RequestError):
+    """A model elsewhere did not answer, before the first byte of its answer. `retry_after_s`: what it asked for, if it did."""
+
+    status = 502
+    type = "BadGatewayError"
+
+    def __init__(self, message: str, *, reason: Reason, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after_s = retry_after_s

@@ -44,6 +44,7 @@ _AT_LEAST = {
     "max_body_bytes": 1,
     "custom_code_threads": 1,
     "session_ttl_s": 1,
+    "emf_interval_s": 1,
 }
 
 
@@ -56,7 +57,8 @@ class Settings:
     seconds that running requests have after SIGTERM. `stall_s`: seconds without a step of the engine that make it stalled. `deadline_s`,
     `stream_deadline_s`: seconds an answer may take, 0 for no limit. `max_queue` requests and `max_queue_tokens` tokens may wait beyond what
     the engine holds at once; None for as many tokens again. `kv_cache_tokens`, `max_concurrency` (sequences of full length): what the KV
-    cache of each replica holds; None for what memory is left. `session_ttl_s`: seconds that a session lasts. `on_sagemaker`: the platform
+    cache of each replica holds; None for what memory is left. `session_ttl_s`: seconds that a session lasts. `cascade`: see `cascade/config.py`. `emf_*`: see
+    `aws/emf.py`. `on_sagemaker`: the platform
     runs this process.
     `custom_code*`: see `api/custom_code.py`. `secure_mode`, `security_controls` (upper case), `untrusted_channels`: see `secure_mode.py`.
     `verify_checksums`: see `engine/checksums.py`. `trust_shipped_cache`: see `engine/shipped_cache.py`.
@@ -84,6 +86,9 @@ class Settings:
     max_concurrency: int | None
     max_body_bytes: int
     session_ttl_s: float
+    cascade: str | None
+    emf_namespace: str | None
+    emf_interval_s: float
     verify_checksums: bool
     trust_shipped_cache: bool
     custom_code: bool

@@ -54,6 +54,9 @@ OWN = {
         ),
         Argument("verify_checksums", "bool", default=True, help="Compare the model's files with its SHA256SUMS or manifest; sizes always"),
         Argument("session_ttl_s", "float", default=1200.0, help="Seconds that a SageMaker session lasts"),
+        Argument("cascade", "str", help="File of a cascade: its tiers, and the policy that chooses among them for the model `auto`"),
+        Argument("emf_namespace", "str", help="Write CloudWatch metrics of this namespace into the log (embedded metric format)"),
+        Argument("emf_interval_s", "float", default=10.0, help="Seconds between two such lines"),
     )
 }
 

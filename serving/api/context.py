@@ -84,7 +84,7 @@ class RequestContext:
             nonlocal status
             if message["type"] in _STARTS:
                 status = message.get("status", _SWITCHING_PROTOCOLS)
-                MutableHeaders(scope=message).update({"x-request-id": identifier, **echoed, **_ended_early(limits)})
+                MutableHeaders(scope=message).update({"x-request-id": identifier, **echoed, **limits.headers, **_ended_early(limits)})
             await send(message)
 
         tokens = current_request_id.set(identifier), work.current_scope.set(limits)

@@ -182,3 +182,30 @@ class Engine(Protocol):
     async def stop(self) -> None:
         """Abort what runs and free the device. Harmless if never started."""
         ...
+
+
+class RemoteModel(Protocol):
+    """A model that another server answers for: OpenAI-compatible, SageMaker, Bedrock. Methods are called on one event loop."""
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """What it can be asked for."""
+        ...
+
+    def cannot_honour(self, kind: Kind, body: Mapping[str, Any]) -> str | None:
+        """The first field of an OpenAI request that the other side has nothing for, dotted path; None if it takes all of them."""
+        ...
+
+    async def generate(self, kind: Kind, body: Mapping[str, Any], request_id: str, *, deadline_s: float) -> bytes | Chunks:
+        """As `Engine.generate`; one attempt, never sent twice. `usage` is in the answer, and in the last chunk of a stream, where the other
+        side tells it. `deadline_s` is for the whole answer: past it a stream ends with an error chunk.
+
+        Raises:
+            TierFailure: nothing came before the failure, so another model may be asked.
+            RequestError: the other side says that the request itself is wrong.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give up its connections."""
+        ...

@@ -28,6 +28,8 @@ class Scope:
     stream_deadline_s: float | None = None
     ended_by: Cut | None = None
     """Why an answer in this scope was ended early."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """What the engine has to say of the answer beside it; read when the answer's own headers go out."""
 
 
 current_scope: ContextVar[Scope | None] = ContextVar("current_scope", default=None)

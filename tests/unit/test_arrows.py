@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("ground", "planner", "engine", "cascade", "api", "__main__")
+ROOMS = ("ground", "planner", "engine", "aws", "cascade", "api", "__main__")
 HEAVY = {"vllm", "torch", "transformers"}
 FILES = sorted((ROOT / "serving").rglob("*.py"))
 

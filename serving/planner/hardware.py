@@ -1,0 +1,39 @@
+"""A GPU and an instance as the planner knows them. Where the figures come from is said in each; the table is `instances.json`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from serving.planner.interval import Interval
+
+Link = Literal["nvlink", "pcie"]
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """`memory_bytes` as its maker says; `usable_bytes` as torch sees it. `flops_per_s` are dense rates by the type of the numbers (float16,
+    float8, int8); a type that the hardware does not compute in is absent."""
+
+    name: str
+    memory_bytes: int
+    usable_bytes: Interval
+    bandwidth_bytes_per_s: float
+    flops_per_s: Mapping[str, float]
+    source: str
+    as_of: str
+
+
+@dataclass(frozen=True)
+class Instance:
+    """`num_gpus` of one kind in one machine; `link` between them, None for one. `price_per_hour` in USD, None where no source was read.
+    `unsupported`: why Tokenport does not run there, None if it does."""
+
+    name: str
+    gpu: Gpu
+    num_gpus: int
+    link: Link | None
+    price_per_hour: float | None
+    price_as_of: str | None
+    price_source: str | None
+    note: str | None = None
+    unsupported: str | None = None
