@@ -11,30 +11,37 @@ from math import exp
 
 @dataclass(frozen=True)
 class Rule:
-    """`weights` by the signal's name, over signals as they come (no scaling besides). The score's logistic goes through a rising step
-    function: at `steps[i]` and above it is `levels[i]`. What reaches `threshold` is accepted."""
+    """`weights` by the signal's name, over signals as they come (no scaling besides). The score's logistic is read off the rising line
+    through (`steps[i]`, `levels[i]`), flat before the first and after the last. What reaches `threshold` is accepted; None accepts
+    nothing: no threshold kept what was asked for."""
 
     weights: Mapping[str, float]
     intercept: float
     steps: tuple[float, ...]
     levels: tuple[float, ...]
-    threshold: float
+    threshold: float | None
 
     def chance(self, signals: Mapping[str, float]) -> float:
         """That the answer is good enough. Raises KeyError for a signal that is not there."""
         score = self.intercept + sum(weight * signals[name] for name, weight in self.weights.items())
         logistic = 1 / (1 + exp(-max(-60.0, min(60.0, score))))
-        return self.levels[max(0, bisect_right(self.steps, logistic) - 1)]
+        above = bisect_right(self.steps, logistic)
+        if above in (0, len(self.steps)):
+            return self.levels[max(0, above - 1)]
+        left, right = self.steps[above - 1], self.steps[above]
+        share = (logistic - left) / (right - left)
+        return self.levels[above - 1] + share * (self.levels[above] - self.levels[above - 1])
 
     def accepts(self, signals: Mapping[str, float]) -> bool:
         """Whether the tier may answer, or its answer may stand."""
-        return self.chance(signals) >= self.threshold
+        return self.threshold is not None and self.chance(signals) >= self.threshold
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What is asked of one tier, every one but the last: `before` it generates, of the request's features; `after`, of its own tokens, of
-    which at most `hold_tokens` are looked at before the answer is let go. Either may be missing, not both."""
+    """What is asked of one tier, every one but the last: `before` it generates, of `request_features`; `after`, of these and the
+    `token_signals` of its own tokens together, of which at most `hold_tokens` are looked at before the answer is let go (0 without
+    `after`). Either may be missing, not both."""
 
     tier: str
     before: Rule | None
@@ -44,10 +51,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Policy:
-    """`stages` from the smallest tier on; the last tier of a cascade has none. `fitted_on`: facts of the fit (hash of the outcome file,
-    number of requests, quality, confidence). `valid_for`: hashes of the models, chat template and sampling that it holds for, by name; a
-    server that finds others refuses it."""
+    """`stages` from the smallest tier on: the first whose rules accept answers, otherwise `last_tier`. `fitted_on`: facts of the fit (hash
+    of the outcome file, number of requests, quality, confidence). `valid_for`: what it holds for, as `TIER.model`, `TIER.chat_template`,
+    `TIER.sampling` -> the hash that `identity.py` makes; a server that finds others refuses it."""
 
     stages: tuple[Stage, ...]
-    fitted_on: Mapping[str, str | float | int]
+    last_tier: str
+    fitted_on: Mapping[str, str | float | int | None]
     valid_for: Mapping[str, str]
