@@ -20,7 +20,7 @@ _MIN_TIME_S = 0.3
 _MIN_SECONDS = 0.02
 _BUDGET_S = 3.0
 """For one way to make a product: where torch has only a slow way, the first small one tells enough."""
-_CPU_SIZES = (512, 2048, 4096)
+_CPU_SIZES = (512, 1024, 2048, 4096)
 _GPU_SIZES = (2048, 4096, 8192)
 _GPU_MIN_SECONDS = 0.002
 _MAX_COPY_BYTES = 2**30
@@ -100,7 +100,7 @@ def rates(device: str, sizes: tuple[int, ...], least_s: float, wait: Wait) -> tu
 def _runs(make: Make, device: str, sizes: tuple[int, ...], least_s: float, wait: Wait) -> list[dict[str, Any]]:
     until = time.perf_counter() + _BUDGET_S
     runs: list[dict[str, Any]] = []
-    for size in sizes:
+    for size, larger in zip(sizes, (*sizes[1:], None), strict=True):
         try:
             product = make(size, device)
             _timed(product, wait)  # the first call chooses kernels and packs
@@ -117,8 +117,12 @@ def _runs(make: Make, device: str, sizes: tuple[int, ...], least_s: float, wait:
                 break
             seconds.append(_timed(product, wait))
         runs.append({"size": size, "seconds": [round(one, 7) for one in seconds], "flops_per_s": 2 * size**3 / min(seconds)})
-        # The next size takes eight times as long.
-        if time.perf_counter() + 16 * min(seconds) > until or (len(runs) > 1 and min(seconds) > least_s):
+        # The larger one is made twice at least: the first time is not counted.
+        if (
+            larger is None
+            or time.perf_counter() + 2 * min(seconds) * (larger / size) ** 3 > until
+            or (len(runs) > 1 and min(seconds) > least_s)
+        ):
             break
     return runs
 
