@@ -1,19 +1,17 @@
 """What a million tokens cost at the rate that was measured: the price of an hour by the tokens of an hour.
 
-The price is the caller's, or of the dated table beside `machine/`. The rate counts as if every hour were as full as the measured one; a
+The price is the caller's, or of the dated table that the planner has. The rate counts as if every hour were as full as the measured one; a
 machine that is used half the time costs twice as much a token, and the document says so.
 """
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 from serving.errors import BenchmarkError
+from serving.planner.prices import PRICES, read_prices
 
-PRICES = Path(__file__).parent.parent / "machine" / "prices.json"
 DEFINITION = (
     "Dollars per million output tokens: the price of an hour divided by the output tokens of an hour at the rate named in `rate_kind`. "
     "Everything is laid on the output tokens. blended: dollars per million tokens, input and output together, at the same price. It counts "
@@ -50,14 +48,14 @@ def price_of(instance: str | None, per_hour: float | None, table: Path = PRICES)
 
 
 def _look_up(instance: str, table: Path) -> Price:
-    entries = {entry["instance"]: entry for entry in json.loads(table.read_text(encoding="utf-8"))["entries"]}
+    entries = read_prices(table)
     if instance not in entries:
         near = get_close_matches(instance, entries, n=1, cutoff=0.0)[0]
         raise BenchmarkError(
             f"--instance {instance!r} is not in the price table; the nearest there is {near}. Give its price: --price-per-hour"
         )
-    entry: Mapping[str, Any] = entries[instance]
-    return Price(entry["usd_per_hour"], instance, entry["region"], entry["as_of"], entry["source"])
+    entry = entries[instance]
+    return Price(entry.usd_per_hour, instance, entry.region, entry.as_of, entry.source)
 
 
 def cost(

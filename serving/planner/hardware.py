@@ -26,7 +26,8 @@ class Gpu:
 @dataclass(frozen=True)
 class Instance:
     """`num_gpus` of one kind in one machine; `link` between them, None for one. `price_per_hour` in USD, None where no source was read.
-    `unsupported`: why Tokenport does not run there, None if it does."""
+    `host_memory_bytes`, and `disk_bytes` of its own NVMe disks, None where not known or where it has none. `unsupported`: why Tokenport
+    does not run there, None if it does."""
 
     name: str
     gpu: Gpu
@@ -35,5 +36,7 @@ class Instance:
     price_per_hour: float | None
     price_as_of: str | None
     price_source: str | None
+    host_memory_bytes: int | None = None
+    disk_bytes: int | None = None
     note: str | None = None
     unsupported: str | None = None
