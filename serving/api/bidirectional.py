@@ -128,7 +128,7 @@ class _Conversation:
         current_request_id.set(request_id)
         # What the socket carries is no invocation of SageMaker's that had to end within a minute: streamed or not, it has a stream's time.
         limit_s = self._scope.stream_deadline_s
-        scope = work.Scope(deadline_s=limit_s, stream_deadline_s=limit_s)
+        scope = work.Scope(deadline_s=limit_s, stream_deadline_s=limit_s, caller=self._scope.caller, session=self._scope.session)
         work.current_scope.set(scope)
         status = _CANCELLED_STATUS
         try:

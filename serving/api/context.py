@@ -11,6 +11,7 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.api.sessions import SESSION_HEADER
 from serving.engine import work
 from serving.logs import request_id as current_request_id
 
@@ -76,7 +77,7 @@ class RequestContext:
         scope.setdefault("state", {})["request_id"] = identifier
         # vLLM's routes take the id from this header.
         MutableHeaders(scope=scope)["x-request-id"] = identifier
-        limits = work.Scope(deadline_s=self._deadline_s, stream_deadline_s=self._stream_deadline_s)
+        limits = work.Scope(deadline_s=self._deadline_s, stream_deadline_s=self._stream_deadline_s, session=headers.get(SESSION_HEADER, ""))
         echoed = _echoed(headers)
         status = 500
 

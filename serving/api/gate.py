@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.api.errors import error_response
 from serving.api.lifecycle import Lifecycle, State
+from serving.engine.work import current_scope
 from serving.errors import NotReady, RequestError, Unauthorized
 
 _OPEN_PATH = "/ping"
@@ -29,8 +30,12 @@ class Gate:
 
     def _refusal(self, scope: Scope) -> RequestError | None:
         path = scope["path"]
-        if self._api_keys and path != _OPEN_PATH and not self._has_key(Headers(scope=scope)):
-            return Unauthorized("no valid API key: send one as `Authorization: Bearer KEY`", headers={"WWW-Authenticate": "Bearer"})
+        if self._api_keys and path != _OPEN_PATH:
+            key = self._key_of(Headers(scope=scope))
+            if key is None:
+                return Unauthorized("no valid API key: send one as `Authorization: Bearer KEY`", headers={"WWW-Authenticate": "Bearer"})
+            if (limits := current_scope.get()) is not None:
+                limits.caller = f"key{key}"
         if self._lifecycle.is_ready or path in _ANSWERED_WHILE_LOADING:
             return None
         state = self._lifecycle.snapshot()
@@ -38,8 +43,9 @@ class Gate:
         retry_after = _RETRY_AFTER_S.get(self._lifecycle.state)
         return NotReady(f"the server is {state['status']}{detail}", headers={"Retry-After": retry_after} if retry_after else None)
 
-    def _has_key(self, headers: Headers) -> bool:
+    def _key_of(self, headers: Headers) -> int | None:
+        """The number of the key that the request carries, the first is 1; None if it carries none of them."""
         scheme, _, given = headers.get("authorization", "").partition(" ")
         # Each key is compared, and in constant time, so that neither content nor position can be measured.
         matches = [secrets.compare_digest(given.encode(), key) for key in self._api_keys]
-        return scheme.lower() == "bearer" and any(matches)
+        return matches.index(True) + 1 if scheme.lower() == "bearer" and any(matches) else None

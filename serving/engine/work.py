@@ -30,6 +30,10 @@ class Scope:
     """Why an answer in this scope was ended early."""
     headers: dict[str, str] = field(default_factory=dict)
     """What the engine has to say of the answer beside it; read when the answer's own headers go out."""
+    caller: str = ""
+    """Whose request it is: which of the server's API keys it carries (`key1`, ...), empty where none are set."""
+    session: str = ""
+    """The session that the request says it belongs to, empty without one."""
 
 
 current_scope: ContextVar[Scope | None] = ContextVar("current_scope", default=None)
@@ -58,6 +62,7 @@ class Work:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._tickets: set[Ticket] = set()
+        self._elsewhere: set[Ticket] = set()
         self._stepped_at = clock()
         self._waiting_since: float | None = None
         self._rate_tokens = 0.0
@@ -87,9 +92,16 @@ class Work:
             self._waiting_since = self._clock()
         return ticket
 
+    def begin_elsewhere(self, abort: Callable[[], None]) -> Ticket:
+        """An answer that another server gives. It can be cut; to the queue and the pulse of the engine here it is nothing."""
+        ticket = Ticket(0, 0, abort)
+        self._elsewhere.add(ticket)
+        return ticket
+
     def end(self, ticket: Ticket) -> None:
         """It has left, finished or not."""
         self._tickets.discard(ticket)
+        self._elsewhere.discard(ticket)
         if ticket.ended_by is None and ticket.num_generated:
             self._usual_length += 0.1 * (ticket.num_generated - self._usual_length)
 
@@ -110,7 +122,7 @@ class Work:
 
     def cut_all(self, reason: Cut) -> None:
         """Cut every ticket."""
-        for ticket in tuple(self._tickets):
+        for ticket in (*self._tickets, *self._elsewhere):
             ticket.cut(reason)
 
     def _expected(self, ticket: Ticket) -> float:
