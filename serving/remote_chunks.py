@@ -5,9 +5,10 @@ Knows nothing of how the bytes come here.
 """
 
 import asyncio
+import contextlib
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Self
 
 from serving.errors import RequestError, TierFailure
@@ -71,19 +72,20 @@ class RemoteChunks:
         await self._texts.aclose()
 
 
-async def openai_chunks(who: str, reads: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
-    """The chunks of an OpenAI stream, whatever its framing, from bytes that may be split anywhere.
+async def openai_chunks(who: str, reads: AsyncGenerator[bytes, None]) -> AsyncGenerator[str, None]:
+    """The chunks of an OpenAI stream, whatever its framing, from bytes that may be split anywhere. `reads` is closed with it.
 
     Raises:
         RequestError: it told an error, said something else than chunks, or ended in the middle.
     """
     parser, ending = ChunkParser(), _Ending()
-    async for read in reads:
-        for text in parser.feed(read):
-            ending.note(_checked(who, text))
-            yield text
-        if parser.is_done:
-            return
+    async with contextlib.aclosing(reads):
+        async for read in reads:
+            for text in parser.feed(read):
+                ending.note(_checked(who, text))
+                yield text
+            if parser.is_done:
+                return
     for text in parser.finish():
         ending.note(_checked(who, text))
         yield text
