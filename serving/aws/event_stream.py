@@ -1,5 +1,6 @@
 """Events out of `application/vnd.amazon.eventstream`, whose bytes may be split anywhere. botocore reads the frames."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from botocore.eventstream import EventStreamBuffer, ParserError
@@ -22,15 +23,16 @@ class EventStreamParser:
         self._who = who
         self._buffer = EventStreamBuffer()
 
-    def feed(self, read: bytes) -> list[Event]:
-        """The events that `read` completes.
+    def feed(self, read: bytes) -> Iterator[Event]:
+        """The events that `read` completes, up to the first that is damaged.
 
         Raises:
             TierFailure: what came is no such stream, or was damaged on its way.
         """
         self._buffer.add_data(read)
         try:
-            return [_event(message.headers, message.payload) for message in self._buffer]
+            for message in self._buffer:
+                yield _event(message.headers, message.payload)
         except ParserError as error:
             raise TierFailure(f"{self._who} sent a damaged stream: {error}", reason="broken") from error
 
