@@ -13,6 +13,7 @@ _COMMANDS: Mapping[str, str] = {
     "startup": "from the start of the process to the first token, by phases",
     "memory": "where the memory of each device goes, and what really fits",
     "quality": "perplexity and KL divergence of a quantised model against its source",
+    "cascade": "quality, cost and delay of a server's cascade, beside each of its tiers alone",
     "compare": "results against each other: differences, intervals, and what is noise",
     "limits": "what this machine's memory and arithmetic can do",
     "report": "a result file as an HTML page, or on the terminal",

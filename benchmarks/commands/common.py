@@ -37,10 +37,15 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--chat", action="store_true", help="send messages instead of a prompt to /invocations or SageMaker")
     group.add_argument("--model", help="the model's name in requests (default: the first that /v1/models lists)")
-    group.add_argument("--api-key", help=f"sent as a bearer token (default: {' or '.join(_KEY_VARIABLES)})")
+    add_key_option(group)
     group.add_argument("--endpoint", metavar="NAME", help="SageMaker's endpoint name")
     group.add_argument("--region", help="SageMaker's region (default: boto3's own chain)")
     group.add_argument("--extra-body", metavar="JSON", help='fields for every request, such as {"temperature": 0.7}')
+
+
+def add_key_option(parser: argparse._ActionsContainer) -> None:
+    """The server's key."""
+    parser.add_argument("--api-key", help=f"sent as a bearer token (default: {' or '.join(_KEY_VARIABLES)})")
 
 
 def add_result_options(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +69,6 @@ def target_spec(options: argparse.Namespace, url: str | None, environ: Mapping[s
         raise BenchmarkError("say where the load goes: --url http://host:port, or --serve MODEL")
     if options.chat and api in ("completions", "chat"):
         raise BenchmarkError("--chat is for --api invocations and SageMaker; for an OpenAI server write --api chat")
-    key = options.api_key or next((environ[name].split(",")[0].strip() for name in _KEY_VARIABLES if environ.get(name)), None)
     return TargetSpec(
         api=api,
         url=base,
@@ -72,9 +76,15 @@ def target_spec(options: argparse.Namespace, url: str | None, environ: Mapping[s
         endpoint_name=options.endpoint,
         region=options.region,
         extra_body=_json_object("--extra-body", options.extra_body),
-        headers={"Authorization": f"Bearer {key}"} if key and not is_sagemaker else {},
+        headers={} if is_sagemaker else api_headers(options.api_key, environ),
         chat_bodies=options.chat or api == "chat",
     )
+
+
+def api_headers(key: str | None, environ: Mapping[str, str]) -> dict[str, str]:
+    """What a request carries for the server's key: the one given, else that of the environment."""
+    key = key or next((environ[name].split(",")[0].strip() for name in _KEY_VARIABLES if environ.get(name)), None)
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def given_url(options: argparse.Namespace) -> str | None:

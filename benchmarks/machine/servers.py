@@ -199,6 +199,20 @@ def first_model(url: str, headers: Mapping[str, str] | None = None) -> dict[str,
     return found
 
 
+def metrics_text(url: str, headers: Mapping[str, str] | None = None) -> str:
+    """`GET /metrics`.
+
+    Raises:
+        BenchmarkError: the server does not tell.
+    """
+    try:
+        answer = httpx.get(f"{url}/metrics", headers=dict(headers or {}), timeout=_ASK_DEADLINE_S)
+        answer.raise_for_status()
+    except httpx.HTTPError as error:
+        raise BenchmarkError(f"{url}/metrics cannot be read: {error or type(error).__name__}") from error
+    return answer.text
+
+
 def _tail(log: Path, offset: int) -> str:
     try:
         with log.open("rb") as opened:
