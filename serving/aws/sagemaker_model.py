@@ -67,8 +67,6 @@ class SageMakerModel:
         sent = {name: value for name, value in body.items() if name != "model"}
         if self._model is not None:
             sent["model"] = self._model
-        if sent.get("stream"):
-            sent["stream_options"] = {**(sent.get("stream_options") or {}), "include_usage": True}
         return json.dumps(sent).encode()
 
     async def _reads(self, parameters: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
