@@ -1,0 +1,67 @@
+"""The words of both commands: a parser that tells what is wrong in one line, and the kinds of values."""
+
+import argparse
+import difflib
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, with the nearest option where one is unknown; exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        hint = f"see {self.prog} --help"
+        if message.startswith("unrecognized arguments: "):
+            unknown = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
+            near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
+            hint = f"did you mean {near[0]}?" if near else hint
+        self.exit(2, f"{self.prog}: {message}; {hint}\n")
+
+
+def quality(word: str) -> float:
+    """A share of the last tier's quality: above 0, and 1 at most."""
+    value = _number(word)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{word} is not above 0 and at most 1: a share of the last tier's mean quality, such as 0.95")
+    return value
+
+
+def confidence(word: str) -> float:
+    """Between 0 and 1."""
+    value = _number(word)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{word} is not between 0 and 1: how sure to be of the quality, such as 0.9")
+    return value
+
+
+def count(word: str) -> int:
+    """1 or more."""
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is no number, 1 or more")
+    return int(word)
+
+
+def seed(word: str) -> int:
+    """0 or more."""
+    if not word.isdecimal():
+        raise argparse.ArgumentTypeError(f"{word!r} is no whole number, 0 or more")
+    return int(word)
+
+
+def pair(word: str) -> tuple[str, str]:
+    """NAME=VALUE."""
+    name, equals, value = word.partition("=")
+    if not name or not equals or not value:
+        raise argparse.ArgumentTypeError(f"{word!r} is not NAME=VALUE")
+    return name, value
+
+
+def names(word: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(word.split(","))
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{word!r} is no number") from None
