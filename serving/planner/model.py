@@ -1,0 +1,144 @@
+"""A model as it is planned: its config, its sizes, and its tensors, exact from safetensors headers or computed from the config.
+
+Read from a folder, a config.json, or by a function that fetches a hub id's files: the room itself knows no network.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from serving.errors import PlanError
+from serving.planner import placement
+from serving.planner.computed_tensors import computed_tensors
+from serving.planner.decoder_config import decoder_config, shape_of
+from serving.planner.model_shape import ModelShape
+from serving.planner.parts import Part, parts_of
+from serving.planner.tensors import Tensor, read_tensors
+from serving.planner.weight_format import WeightFormat, checkpoint_config, checkpoint_format
+
+_TORCH_TO_SAFETENSORS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float": "F32", "half": "F16"}
+FLOAT_BYTES = {"bfloat16": 2, "float16": 2, "half": 2, "float32": 4, "float": 4}
+"""Bytes of a number by vLLM's names for `dtype`."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a hub has of a model: its config.json, parsed, and the tensors of its safetensors headers, empty if it has none."""
+
+    config: Mapping[str, Any]
+    tensors: tuple[Tensor, ...]
+
+
+Fetch = Callable[[str], Fetched]
+"""Gets a hub id's files. Raises PlanError if they cannot be had."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """`config` is the whole config.json, `decoder` its decoder's part (see `decoder_config`). `is_exact`: the tensors are those of the
+    files. `assumed`: a line for each thing that the files do not tell."""
+
+    name: str
+    config: Mapping[str, Any]
+    decoder: Mapping[str, Any]
+    shape: ModelShape
+    tensors: tuple[Tensor, ...]
+    is_exact: bool
+    assumed: tuple[str, ...]
+
+    @property
+    def checkpoint_method(self) -> str | None:
+        """How the checkpoint is quantised, None for floats."""
+        told = checkpoint_config(self.config)
+        return None if told is None else str(told.get("quant_method", "compressed-tensors"))
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """The tensors, summed up by where a rank holds them and what quantisation makes of them."""
+        return parts_of(self.tensors, self.shape, self._computed_format)
+
+    @property
+    def _computed_format(self) -> WeightFormat | None:
+        """What a checkpoint's config makes of tensors that are computed as floats; None where they are exact or floats."""
+        told = checkpoint_config(self.config)
+        return None if self.is_exact or told is None else checkpoint_format(told)
+
+
+def read_model(source: str, fetch: Fetch | None = None) -> Model:
+    """`source` is a folder, a config.json or, with `fetch`, a hub id.
+
+    Raises:
+        PlanError: there is nothing of that name, or it cannot be planned; says what and what would be right.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return model_of(source, _read_config(path / "config.json"), read_tensors(path))
+    if path.is_file():
+        return model_of(source, _read_config(path), read_tensors(path.parent))
+    if fetch is None or path.is_absolute() or source.startswith(".") or source.endswith(".json"):
+        raise PlanError(f"MODEL={source}: no such folder or config.json")
+    fetched = fetch(source)
+    return model_of(source, fetched.config, fetched.tensors)
+
+
+def model_of(name: str, config: Mapping[str, Any], tensors: tuple[Tensor, ...] = ()) -> Model:
+    """From a parsed config.json and, where there are safetensors files, their tensors.
+
+    Raises:
+        PlanError: the architecture cannot be planned, or a field is missing or impossible.
+    """
+    decoder = decoder_config(config, has_tensors=bool(tensors))
+    shape, assumed = shape_of(decoder), []
+    if not tensors:
+        assumed.append("sizes of the weights: computed from the config, since there are no safetensors files")
+        tensors = computed_tensors(decoder, _TORCH_TO_SAFETENSORS.get(config_dtype(config), "BF16"))
+        if "vision_config" in config or "audio_config" in config:
+            assumed.append("weights of other inputs than text: left out, since there are no safetensors files to tell them")
+        is_exact = False
+    else:
+        is_exact = True
+        tensors = _loaded(tensors, shape)
+        assumed += _unknown(tensors)
+    return Model(name, config, decoder, shape, tensors, is_exact, tuple(assumed))
+
+
+def config_dtype(config: Mapping[str, Any]) -> str:
+    """The type of a checkpoint's floats by its config, `bfloat16` where it does not say."""
+    text = config.get("text_config") or {}
+    told = next((holder[key] for holder in (config, text) for key in ("dtype", "torch_dtype") if holder.get(key)), "bfloat16")
+    return str(told).removeprefix("torch.")
+
+
+def _loaded(tensors: tuple[Tensor, ...], shape: ModelShape) -> tuple[Tensor, ...]:
+    """Without what the engine leaves in the file: layers beyond the last (for predicting several tokens), a copy of the vocabulary."""
+    return tuple(
+        tensor
+        for tensor in tensors
+        if placement.is_loaded(tensor.name)
+        and (placement.layer_of(tensor.name) or 0) < shape.num_layers
+        and not (shape.has_tied_embeddings and placement.is_head(tensor.name))
+    )
+
+
+def _unknown(tensors: tuple[Tensor, ...]) -> list[str]:
+    names = [tensor.name for tensor in tensors if placement.place_of(tensor.name, len(tensor.shape)) is placement.Place.UNKNOWN]
+    if not names:
+        return []
+    return [
+        f"{names[0]}{f' and {len(names) - 1} tensors more' if names[1:] else ''}: on every rank, since how they are divided is not known"
+    ]
+
+
+def _read_config(file: Path) -> Mapping[str, Any]:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise PlanError(f"{file}: there is no config.json") from error
+    except (OSError, ValueError) as error:
+        raise PlanError(f"{file}: not the config.json of a model ({error})") from error
+    if not isinstance(config, dict):
+        raise PlanError(f"{file}: not the config.json of a model")
+    return config

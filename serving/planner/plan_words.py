@@ -1,0 +1,27 @@
+"""A plan that does not fit, in one line: what it needs, what there is, and what would close the gap."""
+
+from serving.planner.plan import Plan
+
+_GIB = 2**30
+
+
+def no_fit_line(plan: Plan) -> str:
+    """The parts, what is lacking, and the remedies, cheapest first."""
+    gpu, request = plan.per_gpu, plan.request
+    parts = {
+        "weights": gpu.weights_bytes,
+        "KV cache": gpu.kv_cache_bytes,
+        "activations": gpu.activation_peak_bytes,
+        "CUDA graphs": gpu.cuda_graph_bytes,
+        "outside torch": gpu.non_torch_bytes,
+    }
+    told = ", ".join(f"{part.estimate / _GIB:.1f} {name}" for name, part in parts.items())
+    where = "the GPU" if plan.num_gpus == 1 else f"each of {plan.num_gpus} GPUs"
+    sequences = f"{request.concurrency} sequence{'s' if request.concurrency > 1 else ''} of {request.context} tokens"
+    line = (
+        f"the model does not fit: on {where} it needs {gpu.total_bytes.estimate / _GIB:.1f} GiB ({told}) for {sequences}, "
+        f"may take {gpu.budget_bytes.estimate / _GIB:.1f} GiB, lacks {plan.shortfall_bytes / _GIB:.1f}"
+    )
+    if not plan.remedies:
+        return f"{line}; nothing of int8, an fp8 KV cache, a shorter context or more GPUs of this kind would do"
+    return f"{line}; what would do: {'; or '.join(remedy.change for remedy in plan.remedies)}"
