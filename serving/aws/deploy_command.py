@@ -1,0 +1,148 @@
+"""`tokenport deploy endpoint|lambda|destroy`: progress goes to stderr, what was asked for to stdout. Run where AWS credentials are.
+
+Each is described first (`deployment/`), then shown, written as a template, or brought about.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from serving.aws.deployment.account import Account, open_account, settled_region
+from serving.aws.deployment.apply import apply
+from serving.aws.deployment.artifacts import carry_out
+from serving.aws.deployment.cloudformation import template
+from serving.aws.deployment.command_line import Parser, WrongCommandLine, bounded
+from serving.aws.deployment.deployer_policy import deployer_policy
+from serving.aws.deployment.description import Deployment, role_name
+from serving.aws.deployment.destroy import destroy
+from serving.aws.deployment.endpoint_description import describe_endpoint
+from serving.aws.deployment.endpoint_options import DEFAULT_DEADLINE_S, NAME
+from serving.aws.deployment.endpoint_options import read_options as read_endpoint
+from serving.aws.deployment.lambda_description import describe_function
+from serving.aws.deployment.lambda_options import read_options as read_function
+from serving.aws.deployment.lambda_package import build_package
+from serving.aws.deployment.policies import caller_policy, execution_policy, function_policy, place_of, trust_policy
+from serving.aws.deployment.showing import shown
+from serving.aws.deployment.waiting import Waiting
+
+_USAGE = """\
+usage: tokenport deploy COMMAND [--OPTION VALUE ...]
+
+  endpoint  put the container on SageMaker: model, configuration, endpoint or inference component, scaling, alarms
+  lambda    a function with a URL that streams what Bedrock or an endpoint answers, for sporadic use
+  destroy   take away all that a deployment made, and nothing else: destroy NAME
+
+Each explains its options: tokenport deploy endpoint --help
+"""
+_POLL_S = 15.0
+_INTERRUPTED = 130
+
+
+def run_deploy(words: Sequence[str], environ: Mapping[str, str]) -> int:
+    """The process's exit code. Raises DeployError."""
+    commands: dict[str, Callable[[Sequence[str], Mapping[str, str]], int]] = {
+        "endpoint": _endpoint,
+        "lambda": _function,
+        "destroy": _destroy,
+    }
+    command = words[0] if words else "--help"
+    if command in ("--help", "-h"):
+        print(_USAGE)
+        return 0
+    try:
+        if command not in commands:
+            raise WrongCommandLine(f"deploy: unknown command {command!r}; expected {', '.join(commands)}")
+        return commands[command](words[1:], environ)
+    except WrongCommandLine as error:
+        print(f"tokenport: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("tokenport: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _endpoint(words: Sequence[str], environ: Mapping[str, str]) -> int:
+    options = read_endpoint(words)
+    request = options.request
+    deployment = describe_endpoint(request)
+    if options.dry_run:
+        _print_json(shown(deployment, options.upload.calls() if options.upload else ()))
+    elif options.policies:
+        place = place_of(request.container.role_arn, settled_region(options.region, environ))
+        deployer = deployer_policy(place, deployment, role_arn=request.container.role_arn, service="sagemaker", upload=options.upload)
+        trust = trust_policy("sagemaker.amazonaws.com")
+        _print_json({"execution_role": execution_policy(place, request), "execution_role_trust": trust, "deployer": deployer})
+    elif options.cloudformation is not None:
+        _write_template(deployment, options.cloudformation)
+    else:
+        account = _open(options.region, environ, place_of(request.container.role_arn, "").account)
+        if options.upload is not None:
+            carry_out(options.upload, account, _tell)
+        _apply(deployment, account, options.deadline_s)
+    return 0
+
+
+def _function(words: Sequence[str], environ: Mapping[str, str]) -> int:
+    options = read_function(words, lambda region: settled_region(region, environ))
+    request, package = options.request, build_package()
+    deployment = describe_function(request, package)
+    if options.dry_run:
+        _print_json(shown(deployment))
+    elif options.policies:
+        place = request.place
+        role = request.role_arn or f"arn:{place.partition}:iam::{place.account}:role/{role_name(request.name)}"
+        own = function_policy(place, request.name, request.bedrock_model, request.endpoint, request.component)
+        deployer = deployer_policy(place, deployment, role_arn=role, service="lambda")
+        _print_json({"function_role": own, "caller": caller_policy(place, request.name), "deployer": deployer})
+    elif options.cloudformation is not None:
+        _write_template(deployment, options.cloudformation)
+        code = options.cloudformation.with_suffix(".zip")
+        code.write_bytes(package)
+        print(f"{code}: put it in S3, and say where with the parameters CodeBucket and CodeKey")
+    else:
+        account = _open(request.place.region, environ, request.place.account)
+        found = _apply(deployment, account, options.deadline_s)
+        print(found[f"function-url {request.name}"]["FunctionUrl"])
+    return 0
+
+
+def _destroy(words: Sequence[str], environ: Mapping[str, str]) -> int:
+    parser = Parser(prog="tokenport deploy destroy", description="Take away all that the deployment NAME made, and nothing else.")
+    parser.add_argument("name", type=NAME, metavar="NAME")
+    parser.add_argument("--region", metavar="REGION", help="else AWS_REGION, AWS_DEFAULT_REGION or the profile's")
+    parser.add_argument("--delete-artifacts", action="store_true", help="also what it uploaded to S3")
+    parser.add_argument("--deadline-s", type=bounded(1), default=DEFAULT_DEADLINE_S, metavar="S", help="for all waiting together")
+    given = parser.parse(words)
+    account = open_account(settled_region(given.region, environ))
+    waiting = Waiting(account, _tell, deadline_s=given.deadline_s, poll_s=_POLL_S)
+    num_deleted = destroy(given.name, account, waiting, _tell, delete_artifacts=given.delete_artifacts)
+    print(f"{given.name}: {num_deleted} resources deleted" if num_deleted else f"{given.name}: there is nothing of it")
+    return 0
+
+
+def _open(region: str | None, environ: Mapping[str, str], number: str) -> Account:
+    account = open_account(settled_region(region, environ))
+    account.check_number(number)
+    return account
+
+
+def _apply(deployment: Deployment, account: Account, deadline_s: float) -> Mapping[str, Mapping[str, Any]]:
+    applied = apply(deployment, account, Waiting(account, _tell, deadline_s=deadline_s, poll_s=_POLL_S), _tell)
+    print(f"{deployment.name}: {applied.num_changes} changes" if applied.num_changes else f"{deployment.name}: nothing to change")
+    return applied.found
+
+
+def _write_template(deployment: Deployment, file: Path) -> None:
+    written = template(deployment)
+    file.write_text(json.dumps(written, indent=2) + "\n")
+    print(f"{file}: {len(written['Resources'])} resources")
+
+
+def _print_json(value: Mapping[str, Any]) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

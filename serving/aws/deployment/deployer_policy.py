@@ -1,0 +1,98 @@
+"""The policy of whoever deploys: the actions of the deployment's own calls, and those of looking at it and taking it away. Pure."""
+
+from typing import Any
+
+from serving.aws.deployment.artifacts import Upload
+from serving.aws.deployment.description import Call, Deployment, Kind, Resource, role_name
+from serving.aws.deployment.policies import Place, allow, policy
+
+_ALSO: dict[Kind, tuple[str, ...]] = {
+    "model": ("sagemaker:AddTags", "sagemaker:DeleteModel", "sagemaker:ListTags"),
+    "endpoint-config": ("sagemaker:AddTags", "sagemaker:DeleteEndpointConfig", "sagemaker:ListTags"),
+    "endpoint": ("sagemaker:AddTags", "sagemaker:DeleteEndpoint", "sagemaker:ListTags"),
+    "inference-component": ("sagemaker:AddTags", "sagemaker:DeleteInferenceComponent", "sagemaker:ListTags"),
+    "transform-job": ("sagemaker:AddTags", "sagemaker:StopTransformJob", "sagemaker:ListTags"),
+    "alarm": ("cloudwatch:DeleteAlarms", "cloudwatch:ListTagsForResource", "cloudwatch:TagResource"),
+    "scalable-target": ("application-autoscaling:DeregisterScalableTarget", "application-autoscaling:TagResource"),
+    "scaling-policy": ("application-autoscaling:DeleteScalingPolicy",),
+    "role": ("iam:DeleteRole", "iam:ListRolePolicies", "iam:TagRole"),
+    "role-policy": ("iam:DeleteRolePolicy",),
+    "function": ("lambda:GetFunction", "lambda:ListTags", "lambda:TagResource"),
+    "function-code": (),
+    "function-url": ("lambda:DeleteFunctionUrlConfig",),
+}
+"""Beside a resource's own calls: its tags, and its removal."""
+_LOOKING = (
+    "application-autoscaling:DescribeScalableTargets",
+    "application-autoscaling:DescribeScalingPolicies",
+    "cloudwatch:DescribeAlarms",
+    "sagemaker:ListEndpointConfigs",
+    "sagemaker:ListInferenceComponents",
+    "sagemaker:ListModels",
+    "sagemaker:ListTransformJobs",
+)
+"""Sent by every run. IAM has no resource for them that could be named."""
+_FIXED = ("sagemaker:DescribeEndpoint", "lambda:GetFunction", "iam:GetRole")
+"""Sent by every run too, about this deployment's names."""
+_SERVICE_ROLE = "aws-service-role/sagemaker.application-autoscaling.amazonaws.com/AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint"
+
+
+def deployer_policy(place: Place, deployment: Deployment, *, role_arn: str, service: str, upload: Upload | None = None) -> dict[str, Any]:
+    """`role_arn` is passed to `service`, lambda or sagemaker."""
+    actions: dict[str, set[str]] = {}
+    for resource in deployment.resources:
+        for action in (*map(_action, _calls(resource)), *_ALSO[resource.kind]):
+            actions.setdefault(action.partition(":")[0], set()).add(action)
+    for action in _FIXED:
+        actions.setdefault(action.partition(":")[0], set()).add(action)
+    resources = _resources(place, deployment.name)
+    statements = [allow(found - set(_LOOKING), resources[name]) for name, found in sorted(actions.items()) if found - set(_LOOKING)]
+    statements.append(allow(_LOOKING, ["*"]))
+    statements.append(allow(["iam:PassRole"], [role_arn], {"StringEquals": {"iam:PassedToService": f"{service}.amazonaws.com"}}))
+    if "application-autoscaling" in actions:
+        statements += _scaling_statements(place)
+    if upload is not None:
+        statements += _upload_statements(place, upload)
+    return policy(statements)
+
+
+def _calls(resource: Resource) -> list[Call]:
+    calls = (resource.find.call, resource.create, resource.before_update, resource.update, resource.remove)
+    return [call for call in calls if call is not None]
+
+
+def _action(call: Call) -> str:
+    return f"{call.service}:{call.operation}"
+
+
+def _resources(place: Place, name: str) -> dict[str, list[str]]:
+    hosted = (f"{kind}/{name.lower()}" for kind in ("endpoint", "inference-component"))
+    versioned = (f"{kind}/{name.lower()}-*" for kind in ("endpoint-config", "model", "transform-job"))
+    return {
+        "sagemaker": [place.arn("sagemaker", resource) for resource in (*hosted, *versioned)],
+        "cloudwatch": [place.arn("cloudwatch", f"alarm:{name}-*")],
+        "application-autoscaling": [place.arn("application-autoscaling", "scalable-target/*")],
+        "lambda": [place.arn("lambda", f"function:{name}")],
+        "iam": [f"arn:{place.partition}:iam::{place.account}:role/{role_name(name)}"],
+    }
+
+
+def _scaling_statements(place: Place) -> list[dict[str, Any]]:
+    """Application Auto Scaling makes a policy's alarms, and once in an account its role, with the rights of who asks."""
+    alarms = ["cloudwatch:DeleteAlarms", "cloudwatch:PutMetricAlarm"]
+    role = f"arn:{place.partition}:iam::{place.account}:role/{_SERVICE_ROLE}"
+    name = {"StringEquals": {"iam:AWSServiceName": "sagemaker.application-autoscaling.amazonaws.com"}}
+    return [
+        allow(alarms, [place.arn("cloudwatch", "alarm:TargetTracking-*")]),
+        allow(["iam:CreateServiceLinkedRole"], [role], name),
+    ]
+
+
+def _upload_statements(place: Place, upload: Upload) -> list[dict[str, Any]]:
+    bucket = f"arn:{place.partition}:s3:::{upload.bucket}"
+    root = upload.list_key.rpartition("/")[0]
+    return [
+        allow(["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"], [f"{bucket}/{root}/*"]),
+        # Without it S3 answers that access is denied where there is nothing.
+        allow(["s3:ListBucket"], [bucket], {"StringLike": {"s3:prefix": [f"{root}/*"]}}),
+    ]

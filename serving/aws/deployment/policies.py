@@ -1,0 +1,125 @@
+"""IAM policies that allow what a deployment does, and no more: of the container's role, of the function's role, of who deploys. Pure.
+
+Actions are named one by one. Where IAM knows no resource for an action (listings, ECR's login) its resource is `*`.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from serving.aws.deployment.artifacts import split_uri
+from serving.aws.deployment.endpoint_request import EndpointRequest
+
+_ECR_IMAGE = re.compile(r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com[a-z.]*/(?P<repository>[^:@]+)[:@].+")
+_PROFILE = re.compile(r"(us|us-gov|eu|apac|au|jp|ca|sa|global)\.(?P<model>.+)")
+"""Prefixes of the cross-region inference profiles: the user guide's "Supported Regions and models for inference profiles"."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where it is deployed, as ARNs name it."""
+
+    partition: str
+    region: str
+    account: str
+
+    def arn(self, service: str, resource: str) -> str:
+        """Of a resource of this account and region."""
+        return f"arn:{self.partition}:{service}:{self.region}:{self.account}:{resource}"
+
+
+def place_of(role_arn: str, region: str) -> Place:
+    """The place of a role's account."""
+    parts = role_arn.split(":")
+    return Place(partition=parts[1], region=region, account=parts[4])
+
+
+def trust_policy(service: str) -> dict[str, Any]:
+    """Who may take the role."""
+    return {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}],
+    }
+
+
+def allow(actions: Iterable[str], resources: list[str], condition: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """One statement."""
+    statement = {"Effect": "Allow", "Action": sorted(actions), "Resource": resources}
+    return statement if condition is None else {**statement, "Condition": condition}
+
+
+def policy(statements: list[dict[str, Any]]) -> dict[str, Any]:
+    """The document."""
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+def execution_policy(place: Place, request: EndpointRequest) -> dict[str, Any]:
+    """What SageMaker and the container do as the execution role ("CreateModel API: Execution Role Permissions" of the guide)."""
+    statements = [
+        *_read_statements(place, request.container.model_uri),
+        allow(["cloudwatch:PutMetricData"], ["*"]),
+        *_log_statements(place, f"/aws/sagemaker/Endpoints/{request.name}"),
+        *_image_statements(place, request.container.image_uri),
+    ]
+    if request.async_output is not None:
+        # Requests of an asynchronous endpoint lie wherever its callers put them; this allows the place of the answers.
+        statements.append(allow(["s3:GetObject", "s3:PutObject"], [_objects(place, request.async_output)]))
+    if request.batch is not None:
+        statements += _read_statements(place, request.batch.source)
+        statements.append(allow(["s3:PutObject"], [_objects(place, request.batch.output)]))
+    return policy(statements)
+
+
+def function_policy(place: Place, name: str, bedrock_model: str | None, endpoint: str | None, component: str | None) -> dict[str, Any]:
+    """What the function does: write its log, ask its model."""
+    statements = _log_statements(place, f"/aws/lambda/{name}")
+    if bedrock_model is not None:
+        # Converse is allowed by the actions of InvokeModel.
+        actions = ["bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"]
+        statements.append(allow(actions, _bedrock_resources(place, bedrock_model)))
+    if endpoint is not None:
+        resources = [place.arn("sagemaker", f"endpoint/{endpoint}")]
+        if component is not None:
+            resources.append(place.arn("sagemaker", f"inference-component/{component}"))
+        statements.append(allow(["sagemaker:InvokeEndpoint", "sagemaker:InvokeEndpointWithResponseStream"], resources))
+    return policy(statements)
+
+
+def caller_policy(place: Place, name: str) -> dict[str, Any]:
+    """What whoever calls the function's URL needs: both, since October 2025 ("Control access to Lambda function URLs")."""
+    return policy([allow(["lambda:InvokeFunction", "lambda:InvokeFunctionUrl"], [place.arn("lambda", f"function:{name}")])])
+
+
+def _bedrock_resources(place: Place, model: str) -> list[str]:
+    if model.startswith("arn:"):
+        return [model]
+    if profile := _PROFILE.fullmatch(model):
+        # The profile, and the model in whatever region it sends the request to.
+        return [place.arn("bedrock", f"inference-profile/{model}"), f"arn:{place.partition}:bedrock:*::foundation-model/{profile['model']}"]
+    return [f"arn:{place.partition}:bedrock:{place.region}::foundation-model/{model}"]
+
+
+def _read_statements(place: Place, uri: str) -> list[dict[str, Any]]:
+    bucket, prefix = split_uri("S3", uri)
+    listing = allow(["s3:ListBucket"], [f"arn:{place.partition}:s3:::{bucket}"], {"StringLike": {"s3:prefix": [f"{prefix}*"]}})
+    return [allow(["s3:GetObject"], [_objects(place, uri)]), listing]
+
+
+def _objects(place: Place, uri: str) -> str:
+    bucket, prefix = split_uri("S3", uri)
+    return f"arn:{place.partition}:s3:::{bucket}/{prefix}{'' if prefix.endswith('.tar.gz') else '*'}"
+
+
+def _log_statements(place: Place, group: str) -> list[dict[str, Any]]:
+    actions = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
+    return [allow(actions, [place.arn("logs", f"log-group:{group}"), place.arn("logs", f"log-group:{group}:*")])]
+
+
+def _image_statements(place: Place, image_uri: str) -> list[dict[str, Any]]:
+    image = _ECR_IMAGE.fullmatch(image_uri)
+    if image is None:
+        return []
+    repository = f"arn:{place.partition}:ecr:{image['region']}:{image['account']}:repository/{image['repository']}"
+    pull = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+    return [allow(pull, [repository]), allow(["ecr:GetAuthorizationToken"], ["*"])]

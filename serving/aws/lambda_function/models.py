@@ -1,0 +1,133 @@
+"""The two that can answer: a model of Bedrock, or a SageMaker endpoint that speaks OpenAI's bodies itself.
+
+Nothing is sent twice: a generation that is slow would be paid for again. The caller is told to come back instead.
+"""
+
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+import botocore.config
+from botocore import exceptions
+
+from serving.aws.bedrock_answer import ChunkWriter, completion
+from serving.aws.lambda_function.request import read_chat
+from serving.errors import InvalidRequest, NotReady, Overloaded, Reason, RequestError, TierFailure
+
+_CONNECT_TIMEOUT_S = 5.0
+_THROTTLED = frozenset({"throttlingexception", "servicequotaexceededexception", "toomanyrequestsexception"})
+_NOT_READY = frozenset({"modelnotreadyexception", "serviceunavailableexception", "serviceunavailable"})
+_CALLERS = frozenset({"validationexception"})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Bytes as they come. The first of them has been waited for by whoever takes one, so that a failure before it is a status."""
+
+    content_type: str
+    pieces: Iterator[bytes]
+
+    @property
+    def is_event_stream(self) -> bool:
+        return self.content_type.startswith("text/event-stream")
+
+
+class Bedrock:
+    """`model` is what Converse takes as modelId. An answer ends `timeout_s` after its request, whole or not."""
+
+    def __init__(self, model: str, *, region: str, timeout_s: float) -> None:
+        self._model = model
+        self._who = f"Bedrock model {model}"
+        self._timeout_s = timeout_s
+        self._client = _client("bedrock-runtime", region, timeout_s)
+
+    def ask(self, raw: bytes, content_type: str) -> Answer:
+        """Raises RequestError for what is known before the first byte."""
+        request = read_chat(raw, self._model)
+        request_id, ends_at = uuid.uuid4().hex, time.monotonic() + self._timeout_s
+        try:
+            if request.stream:
+                stream = self._client.converse_stream(**request.parameters)["stream"]
+                return Answer("text/event-stream", self._events(stream, request_id, ends_at))
+            answer = self._client.converse(**request.parameters)
+        except (exceptions.ClientError, exceptions.BotoCoreError) as error:
+            raise refusal(self._who, error) from error
+        return Answer("application/json", iter([completion(self._who, self._model, request_id, answer)]))
+
+    def _events(self, stream: Any, request_id: str, ends_at: float) -> Iterator[bytes]:
+        writer = ChunkWriter(self._who, self._model, request_id)
+        try:
+            for event in stream:
+                _check_time(self._who, ends_at)
+                ((name, contents),) = event.items()
+                chunk = writer.take(name, contents)
+                if chunk is not None:
+                    yield f"data: {chunk}\n\n".encode()
+        except (exceptions.ClientError, exceptions.BotoCoreError) as error:
+            raise refusal(self._who, error) from error
+        finally:
+            # Also where the client went away: what is not read any more is not generated any more.
+            stream.close()
+        if not writer.is_finished:
+            raise TierFailure(f"{self._who} ended its stream without saying why", reason="broken")
+        yield b"data: [DONE]\n\n"
+
+
+class Endpoint:
+    """A SageMaker endpoint, or an inference component of it. Bodies and answers pass as they are."""
+
+    def __init__(self, name: str, component: str | None, *, region: str, timeout_s: float) -> None:
+        self._who = f"SageMaker endpoint {name}"
+        self._target = {"EndpointName": name} | ({"InferenceComponentName": component} if component else {})
+        self._timeout_s = timeout_s
+        self._client = _client("sagemaker-runtime", region, timeout_s)
+
+    def ask(self, raw: bytes, content_type: str) -> Answer:
+        """Raises RequestError for what is known before the first byte."""
+        ends_at = time.monotonic() + self._timeout_s
+        try:
+            answer = self._client.invoke_endpoint_with_response_stream(**self._target, Body=raw, ContentType=content_type)
+        except (exceptions.ClientError, exceptions.BotoCoreError) as error:
+            raise refusal(self._who, error) from error
+        return Answer(answer.get("ContentType", "application/json"), self._parts(answer["Body"], ends_at))
+
+    def _parts(self, stream: Any, ends_at: float) -> Iterator[bytes]:
+        try:
+            for event in stream:
+                _check_time(self._who, ends_at)
+                yield event["PayloadPart"]["Bytes"]
+        except (exceptions.ClientError, exceptions.BotoCoreError) as error:
+            raise refusal(self._who, error) from error
+        finally:
+            stream.close()
+
+
+def refusal(who: str, error: Exception) -> RequestError:
+    """What AWS or the way to it said, as what the caller is told. Errors inside a stream have their code with a small first letter."""
+    if not isinstance(error, exceptions.ClientError):
+        reason: Reason = "timeout" if isinstance(error, exceptions.ReadTimeoutError) else "unreachable"
+        return TierFailure(f"{who}: {' '.join(str(error).split())}", reason=reason)
+    details = error.response.get("Error", {})
+    code, told = details.get("Code", ""), f"{who} answers {details.get('Code', '')}: {' '.join(details.get('Message', '').split())}"
+    if code.lower() in _THROTTLED:
+        return Overloaded(told, headers={"Retry-After": "1"})
+    if code.lower() in _NOT_READY:
+        return NotReady(told)
+    return InvalidRequest(told) if code.lower() in _CALLERS else TierFailure(told, reason="failed")
+
+
+def _check_time(who: str, ends_at: float) -> None:
+    if time.monotonic() > ends_at:
+        raise TierFailure(f"{who} did not finish in the function's time", reason="timeout")
+
+
+def _client(service: str, region: str, timeout_s: float) -> Any:
+    config = botocore.config.Config(
+        connect_timeout=_CONNECT_TIMEOUT_S,
+        read_timeout=timeout_s,
+        retries={"mode": "standard", "total_max_attempts": 1},
+    )
+    return boto3.session.Session(region_name=region).client(service, config=config)
