@@ -1,0 +1,45 @@
+"""From a candidate of a ranking to what is typed: Tokenport's settings, SageMaker's values, the command that deploys it."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from serving.planner.model import Model
+from serving.planner.plan import PlanRequest
+from serving.planner.ranking import Candidate
+from serving.planner.sagemaker_values import INFERENCE_AMI_VERSION, SageMakerValues, sagemaker_values
+
+_PREFIX = "TOKENPORT_"
+_SETTINGS = ("dtype", "kv_cache_dtype", "gpu_memory_utilization", "max_num_batched_tokens", "max_num_seqs", "enforce_eager")
+"""Of a request what is told only if it is not the engine's default."""
+
+
+def settings_of(candidate: Candidate, request: PlanRequest, context: int) -> Mapping[str, Any]:
+    """Tokenport's settings as environment variables, as they run what was planned."""
+    settings: dict[str, Any] = {"max_model_len": context, "tensor_parallel_size": candidate.num_ranks}
+    if candidate.num_replicas > 1:
+        settings["data_parallel_size"] = candidate.num_replicas
+    if candidate.quantization is not None:
+        settings["quantization"] = candidate.quantization
+    default = PlanRequest()
+    settings |= {name: value for name in _SETTINGS if (value := getattr(request, name)) != getattr(default, name)}
+    return {_PREFIX + name.upper(): str(value).lower() if isinstance(value, bool) else str(value) for name, value in settings.items()}
+
+
+def values_of(candidate: Candidate, model: Model) -> SageMakerValues:
+    """What SageMaker must be told of the instance."""
+    checkpoint_bytes = sum(tensor.num_bytes for tensor in model.tensors)
+    return sagemaker_values(candidate.instance, checkpoint_bytes, candidate.num_ranks * candidate.num_replicas)
+
+
+def deploy_command(candidate: Candidate, model: Model, settings: Mapping[str, Any], values: SageMakerValues) -> str | None:
+    """`tokenport deploy endpoint ...`; words in capitals are the user's to fill in. None for a machine that is not SageMaker's."""
+    if not candidate.instance.name.startswith("ml."):
+        return None
+    words = ["tokenport", "deploy", "endpoint", "--model", model.name, "--instance-type", candidate.instance.name]
+    words += ["--name", "NAME", "--role", "ROLE_ARN", "--image-uri", "IMAGE_URI", "--ami-version", INFERENCE_AMI_VERSION]
+    words += ["--startup-timeout", str(values.startup_timeout_s), "--download-timeout", str(values.download_timeout_s)]
+    if values.volume_gb is not None:
+        words += ["--volume-gb", str(values.volume_gb)]
+    words += [word for name, value in settings.items() for word in ("--env", f"{name}={value}")]
+    return shlex.join(words)
