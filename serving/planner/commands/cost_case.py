@@ -1,0 +1,185 @@
+"""From the options of `tokenport plan cost` to the case that is compared. What nobody told is written down as assumed, and what cannot be
+compared with its reason."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import get_args
+
+from serving.errors import PlanError
+from serving.planner.commands.cost_options import Given, check_together
+from serving.planner.cost.autoscaling import Autoscaling
+from serving.planner.cost.capacity import CAPACITY_FORM, parse_capacity, parse_slo, parse_speed, read_capacity, read_cold_start_s
+from serving.planner.cost.case import Api, Case, Own
+from serving.planner.cost.functions import Function
+from serving.planner.cost.load import Load, read_load
+from serving.planner.cost.options import COMMITMENTS, OnDemand
+from serving.planner.cost.outcome import Slo
+from serving.planner.cost.prices import Architecture, Commitment, Prices, ProvisionedPrice, read_prices
+from serving.planner.cost.profiles import profile
+from serving.planner.cost.quantities import count, duration_s, number, unknown
+from serving.planner.cost.quota import Quota
+from serving.planner.instances import find_instance, load_hardware
+
+_DEFAULT_WAIT_S = 1.0
+_TARGET_SHARE = 0.7
+
+
+@dataclass
+class Notes:
+    """Lines for the report, gathered while the options are read."""
+
+    assumed: list[str] = field(default_factory=list)
+    not_compared: list[str] = field(default_factory=list)
+
+
+def read_case(given: Given) -> tuple[Case, Notes]:
+    """What the options describe.
+
+    Raises:
+        PlanError: an option is malformed, is missing, or would have no effect; names it.
+    """
+    check_together(given)
+    notes = Notes(["a month of 730 hours is like this load, and requests come at random within each hour"])
+    variation = number("--length-variation", given.get("length_variation", "1"), above=False)
+    if "length_variation" not in given:
+        notes.assumed.append("lengths of requests vary as much as their mean: --length-variation 1")
+    most_units = count("--max-units", given.get("max_units", "16"))
+    seed = count("--seed", given.get("seed", "0"), least=0)
+    load, slo = _load(given), _slo(given, notes)
+    prices = read_prices(Path(given["prices"]) if "prices" in given else None)
+    api = _api(given, prices, seed, notes)
+    own = _own(given, most_units, notes)
+    if api is None and own is None:
+        raise PlanError(f"nothing to compare: give --api-model NAME, or --instance NAME with --capacity {CAPACITY_FORM}")
+    return Case(load, slo, api, own, _function(given, prices, api, notes), most_units, variation, seed), notes
+
+
+def _load(given: Given) -> Load:
+    if "load" in given:
+        return read_load(Path(given["load"]))
+    amounts = [number(f"--{name.replace('_', '-')}", given[name]) for name in ("requests_per_day", "input_tokens", "output_tokens")]
+    return profile(given["profile"], *amounts)
+
+
+def _slo(given: Given, notes: Notes) -> Slo:
+    if "slo" not in given:
+        notes.assumed.append("99 % of the requests may wait 1 s at most for the work on them to begin: --slo wait=1s")
+        return Slo(wait_s=_DEFAULT_WAIT_S)
+    share = number("--slo-share", given.get("slo_share", "0.99"))
+    if share > 1:
+        raise PlanError(f"--slo-share {share:g}: write a share above 0 and up to 1")
+    return parse_slo(given["slo"], share)
+
+
+def _api(given: Given, prices: Prices, seed: int, notes: Notes) -> Api | None:
+    if "api_model" not in given:
+        notes.not_compared.append("on-demand: no --api-model")
+        return None
+    model = given["api_model"]
+    if model not in prices.on_demand:
+        raise unknown("--api-model", model, list(prices.on_demand))
+    limits = [
+        number(f"--{name.replace('_', '-')}", given[name]) if name in given else None
+        for name in ("requests_per_minute", "tokens_per_minute")
+    ]
+    if limits == [None, None]:
+        notes.assumed.append("the API throttles nobody: no --tokens-per-minute, no --requests-per-minute")
+    quota = Quota(limits[0], limits[1], num_attempts=count("--attempts", given.get("attempts", "3")))
+    speed = parse_speed("--api-speed", given["api_speed"]) if "api_speed" in given else None
+    if speed is None:
+        notes.assumed.append("nothing of the API's own latency: no --api-speed")
+    on_demand = OnDemand(prices.on_demand[model], quota, speed, seed)
+    return Api(on_demand, _provisioned(given, model, prices, notes))
+
+
+def _provisioned(given: Given, model: str, prices: Prices, notes: Notes) -> tuple[ProvisionedPrice, ...]:
+    """Every commitment that has a price, once it is known what a unit carries."""
+    found = {commitment: price for (name, commitment), price in prices.provisioned.items() if name == model}
+    if "mu_price_per_hour" in given:
+        commitment: Commitment = given.get("mu_commitment", "none")
+        if commitment not in COMMITMENTS:
+            raise unknown("--mu-commitment", commitment, list(COMMITMENTS))
+        usd = number("--mu-price-per-hour", given["mu_price_per_hour"])
+        found[commitment] = ProvisionedPrice(model, commitment, usd, None, None, None, "given", "--mu-price-per-hour")
+    if "mu_input_tpm" in given:
+        rates = number("--mu-input-tpm", given["mu_input_tpm"]), number("--mu-output-tpm", given["mu_output_tpm"])
+        found = {term: replace(price, input_tokens_per_minute=rates[0], output_tokens_per_minute=rates[1]) for term, price in found.items()}
+        if not found:
+            raise PlanError(f"--mu-input-tpm {rates[0]:g}: the prices have no model unit of {model}; give --mu-price-per-hour")
+    known = {term: one for term, one in found.items() if one.input_tokens_per_minute and one.output_tokens_per_minute}
+    for term, (_, name) in COMMITMENTS.items():
+        if term not in known:
+            why = "no price: give --mu-price-per-hour" if term not in found else "what a unit carries is not published: give --mu-input-tpm"
+            notes.not_compared.append(f"provisioned, {name}: {why}")
+    return tuple(known[term] for term in COMMITMENTS if term in known)
+
+
+def _own(given: Given, most_units: int, notes: Notes) -> Own | None:
+    if "instance" not in given:
+        notes.not_compared.append("endpoint: no --instance")
+        return None
+    hardware = load_hardware(Path(given["hardware"])) if "hardware" in given else None
+    instance = find_instance(given["instance"], hardware)
+    if instance.unsupported:
+        raise PlanError(f"--instance {instance.name}: Tokenport does not run there: {instance.unsupported}")
+    usd_per_hour, source = instance.price_per_hour, f"{instance.price_source} ({instance.price_as_of})"
+    if "price_per_hour" in given:
+        usd_per_hour, source = number("--price-per-hour", given["price_per_hour"]), "--price-per-hour"
+    if usd_per_hour is None:
+        raise PlanError(f"--instance {instance.name}: no price of it is known; give --price-per-hour")
+    capacity = parse_capacity(given["capacity"]) if "capacity" in given else read_capacity(Path(given["bench"]))
+    notes.assumed += capacity.assumed
+    notes.assumed.append("every request takes as long as on a full instance, and all instances share one queue")
+    scaling = _autoscaling(given, capacity.concurrency, most_units, notes)
+    return Own(instance.name, usd_per_hour, source, capacity, scaling)
+
+
+def _autoscaling(given: Given, concurrency: int, most_units: int, notes: Notes) -> Autoscaling | None:
+    if "cold_start" in given:
+        cold_start_s = duration_s("--cold-start", given["cold_start"])
+    elif "startup" in given:
+        cold_start_s = read_cold_start_s(Path(given["startup"]))
+        notes.assumed.append(
+            "a new instance takes no longer than its server's start: --startup has neither the machine's nor the image's time"
+        )
+    else:
+        notes.not_compared.append("endpoint that scales: how long a new instance takes is not known: give --cold-start or --startup")
+        return None
+    target = number("--target-concurrency", given.get("target_concurrency", f"{_TARGET_SHARE * concurrency:g}"))
+    scaling = Autoscaling(
+        min_instances=1,
+        max_instances=most_units,
+        target_concurrency=target,
+        cold_start_s=cold_start_s,
+        scale_out_after_s=duration_s("--scale-out-after", given.get("scale_out_after", "30s")),
+        scale_in_after_s=duration_s("--scale-in-after", given.get("scale_in_after", "15m")),
+    )
+    if "target_concurrency" not in given:
+        notes.assumed.append(f"scaling aims at {target:g} requests at once on an instance: --target-concurrency")
+    if not {"scale_out_after", "scale_in_after"} <= given.keys():
+        told = f"out after {scaling.scale_out_after_s:g} s, in after {scaling.scale_in_after_s:g} s"
+        notes.assumed.append(f"scaling {told}, from zero {scaling.wake_after_s:g} s after a refused request")
+    return scaling
+
+
+def _function(given: Given, prices: Prices, api: Api | None, notes: Notes) -> Function | None:
+    if api is None or "lambda_cold_start" not in given:
+        notes.not_compared.append("lambda + on-demand: no --lambda-cold-start")
+        return None
+    architecture: Architecture = given.get("lambda_architecture", "x86_64")
+    if architecture not in get_args(Architecture):
+        raise unknown("--lambda-architecture", architecture, get_args(Architecture))
+    for name, told in (
+        ("lambda_memory_mb", "512 MB"),
+        ("lambda_keep_warm", "0 s, every call starts cold"),
+        ("lambda_architecture", "x86_64"),
+    ):
+        if name not in given:
+            notes.assumed.append(f"the function: --{name.replace('_', '-')} {told}")
+    return Function(
+        prices.lambda_[architecture],
+        count("--lambda-memory-mb", given.get("lambda_memory_mb", "512"), least=128) / 1024,
+        duration_s("--lambda-cold-start", given["lambda_cold_start"]),
+        duration_s("--lambda-keep-warm", given.get("lambda_keep_warm", "0s")),
+        api.on_demand,
+    )

@@ -1,0 +1,30 @@
+"""Command lines whose errors are one line: what is wrong, and the nearest option that there is."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+_WRONG_COMMAND_LINE = 2
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse without shortened options and without the usage in front of each error."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with one line."""
+        print(f"{self.prog}: {message}", file=sys.stderr)
+        sys.exit(_WRONG_COMMAND_LINE)
+
+    def parse(self, words: Sequence[str]) -> Mapping[str, Any]:
+        """What was given, by the option's name; what was not given is not there."""
+        options, extra = self.parse_known_args(list(words))
+        if extra:
+            known = [option for action in self._actions for option in action.option_strings]
+            near = get_close_matches(extra[0].partition("=")[0], known, n=1)
+            self.error(f"unknown {extra[0]!r}" + (f"; did you mean {near[0]}?" if near else "; --help tells all"))
+        return {name: value for name, value in vars(options).items() if value is not None and value is not False}

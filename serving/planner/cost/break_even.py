@@ -1,0 +1,69 @@
+"""From how much load on units paid by the hour are cheaper than an API paid by the token.
+
+Both cost the same where the load's tokens cost what the units do: with one unit at some load, with two at twice that. The break-even is the
+first of these at which that many units hold the SLO, found by scaling the load and simulating. Where none does, a unit cannot carry what it
+costs, and the API stays cheaper.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from serving.planner.cost.load import Load
+from serving.planner.cost.options import Option
+from serving.planner.cost.outcome import Slo
+from serving.planner.cost.prices import OnDemandPrice
+from serving.planner.cost.requests import MAX_REQUESTS, Requests
+from serving.planner.cost.sizing import Evaluated, evaluate, smallest
+
+Draw = Callable[[Load], Requests]
+
+
+@dataclass(frozen=True)
+class Units:
+    """An option by its number of units, each paid every hour."""
+
+    name: str
+    sized: Callable[[int], Option]
+    usd_per_hour: float
+    most: int
+
+
+@dataclass(frozen=True)
+class BreakEven:
+    """`num_units` cost what the API does at `requests_per_day`, and hold the SLO there: None where no number does, or where more requests
+    would have to be simulated than are. `utilisation` of the last number tried."""
+
+    requests_per_day: float | None
+    num_units: int
+    utilisation: float | None
+    why_not: str | None = None
+
+
+def break_even(units: Units, price: OnDemandPrice, load: Load, draw: Draw, slo: Slo) -> BreakEven:
+    """The API is taken to answer every request; `load` gives the shape and the lengths."""
+    api_usd_per_hour = on_demand_usd(price, load) / len(load.hours)
+    factor = units.usd_per_hour / api_usd_per_hour
+    most = min(units.most, int(0.99 * MAX_REQUESTS / (factor * load.num_requests)))
+    if most < 1:
+        per_day = factor * load.requests_per_day
+        return BreakEven(None, 1, None, f"one would cost the same at {per_day:,.0f} requests a day, more than are simulated")
+
+    def attempt(num_units: int) -> Evaluated:
+        return evaluate(units.sized(num_units), draw(load.scaled(factor * num_units)), slo)
+
+    num_units, found = smallest(attempt, most)
+    per_day = factor * num_units * load.requests_per_day
+    if found.holds:
+        return BreakEven(per_day, num_units, found.run.utilisation)
+    if found.measures.holds_slo is None:
+        why = "the API's speed is not known"
+    elif found.is_unhurried:
+        why = "answers take longer than the SLO allows even where nobody waits"
+    else:
+        why = f"{num_units} cost the same at {per_day:,.0f} requests a day, and do not hold the SLO there"
+    return BreakEven(None, num_units, found.run.utilisation, why)
+
+
+def on_demand_usd(price: OnDemandPrice, load: Load) -> float:
+    """For the load's own hours, every request answered."""
+    return (load.input_tokens * price.input_usd_per_million + load.output_tokens * price.output_usd_per_million) / 1e6
