@@ -15,9 +15,9 @@ _PARTS = {
     "CUDA graphs": "cuda_graph_bytes",
     "outside torch": "non_torch_bytes",
 }
-_WIDTH = 640
+_WIDTH = 480
 _BAR_HEIGHT, _LINE_HEIGHT = 22, 18
-_PLOT_HEIGHT, _LEFT, _BOTTOM, _MARGIN = 360, 60, 40, 14
+_PLOT_HEIGHT, _LEFT, _BOTTOM, _MARGIN = 320, 50, 40, 14
 
 
 def memory_bar(per_gpu: PerGpu) -> Element:

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from serving.planner.model import Model
@@ -10,6 +11,7 @@ from serving.planner.ranking import Candidate
 from serving.planner.sagemaker_values import INFERENCE_AMI_VERSION, SageMakerValues, sagemaker_values
 
 _PREFIX = "TOKENPORT_"
+_PLACE = "s3://BUCKET/PREFIX/"
 _SETTINGS = ("dtype", "kv_cache_dtype", "gpu_memory_utilization", "max_num_batched_tokens", "max_num_seqs", "enforce_eager")
 """Of a request what is told only if it is not the engine's default."""
 
@@ -36,10 +38,16 @@ def deploy_command(candidate: Candidate, model: Model, settings: Mapping[str, An
     """`tokenport deploy endpoint ...`; words in capitals are the user's to fill in. None for a machine that is not SageMaker's."""
     if not candidate.instance.name.startswith("ml."):
         return None
-    words = ["tokenport", "deploy", "endpoint", "--model", model.name, "--instance-type", candidate.instance.name]
+    words = ["tokenport", "deploy", "endpoint", *_files(model.name), "--instance-type", candidate.instance.name]
     words += ["--name", "NAME", "--role", "ROLE_ARN", "--image-uri", "IMAGE_URI", "--ami-version", INFERENCE_AMI_VERSION]
-    words += ["--startup-timeout", str(values.startup_timeout_s), "--download-timeout", str(values.download_timeout_s)]
+    words += ["--startup-timeout-s", str(values.startup_timeout_s), "--download-timeout-s", str(values.download_timeout_s)]
     if values.volume_gb is not None:
         words += ["--volume-gb", str(values.volume_gb)]
     words += [word for name, value in settings.items() for word in ("--env", f"{name}={value}")]
     return shlex.join(words)
+
+
+def _files(model: str) -> list[str]:
+    """SageMaker takes a model from S3; a folder is sent there first."""
+    folder = Path(model).parent if model.endswith(".json") else Path(model)
+    return ["--model", str(folder), "--upload", _PLACE] if (folder / "config.json").is_file() else ["--model", _PLACE]

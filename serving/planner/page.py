@@ -11,7 +11,7 @@ from serving.planner.model import Model
 from serving.planner.plan import PlanRequest
 from serving.planner.ranking import Candidate, Ranking
 from serving.planner.ranking_json import ESTIMATE
-from serving.planner.ranking_text import LOSERS_HEAD, NUM_SHOWN, WINNERS_HEAD, how_to_run, loser_rows, target_words, winner_row
+from serving.planner.ranking_text import LOSERS_HEAD, NUM_SHOWN, WINNERS_HEAD, how_to_run, loser_rows, notes, target_words, winner_row
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _STYLE = """
@@ -33,7 +33,7 @@ td:last-child { white-space: normal; min-width: 14rem; }
 pre { background: var(--panel); padding: 10px; border-radius: 6px; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem; }
 figure { margin: 12px 0; }
 figcaption { font-size: .875rem; }
-svg { display: block; width: 100%; height: auto; }
+svg { display: block; width: 100%; max-width: 640px; height: auto; }
 svg text { fill: var(--text); font: 12px system-ui, sans-serif; }
 @media (max-width: 600px) { main { padding: 12px; } table { font-size: .82rem; } }
 """
@@ -46,7 +46,8 @@ def ranking_page(ranking: Ranking, model: Model, request: PlanRequest, assumed: 
     main = SubElement(SubElement(html, "body"), "main")
     _text(main, "h1", f"{model.name}: where to serve it")
     _text(main, "p", target_words(ranking.target))
-    _text(main, "p", ESTIMATE, "quiet")
+    for line in (ESTIMATE, *notes(ranking)):
+        _text(main, "p", line, "quiet")
     shown = ranking.winners[:NUM_SHOWN]
     if shown:
         _text(main, "h2", "What keeps the target, the cheapest first")
@@ -89,9 +90,10 @@ def _charts(main: Element, ranking: Ranking, shown: Sequence[Candidate]) -> None
             "Down and left is better. Filled: keeps the target. The line: nothing is both faster and cheaper.",
             "quiet",
         )
-    if shown:
-        _text(main, "h2", "Memory of the fullest GPU")
-    for candidate in shown:
+    best = list({one.instance.name: one for one in reversed(shown)}.values())[::-1]
+    if best:
+        _text(main, "h2", "Memory of the fullest GPU, of each instance's best")
+    for candidate in best:
         if candidate.plan is not None:
             figure = SubElement(main, "figure")
             _text(figure, "figcaption", ", ".join((candidate.instance.name, *winner_row(candidate)[1:3])))

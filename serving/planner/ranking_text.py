@@ -26,7 +26,7 @@ def ranking_text(ranking: Ranking, model: Model, request: PlanRequest, assumed: 
         lines += ["nothing keeps the target"]
     lines += ["", *_table(LOSERS_HEAD, loser_rows(ranking.losers))] if ranking.losers else []
     lines += ["", *_how_to_run(ranking.winners[0], model, request)] if ranking.winners else []
-    lines += ["", ESTIMATE, *_bases(ranking), *_prices(ranking)]
+    lines += ["", ESTIMATE, *notes(ranking)]
     lines += ["", "assumed:", *(f"  {line}" for line in assumed)] if assumed else []
     return "\n".join(lines) + "\n"
 
@@ -84,17 +84,16 @@ def _how_to_run(candidate: Candidate, model: Model, request: PlanRequest) -> Ite
         yield from (f"    {line}" for line in lines)
 
 
-def _bases(ranking: Ranking) -> list[str]:
-    bases = dict.fromkeys(one.basis for one in (*ranking.winners, *ranking.losers) if one.basis)
-    return [f"Speeds stand on {basis}." for basis in bases]
-
-
-def _prices(ranking: Ranking) -> list[str]:
+def notes(ranking: Ranking) -> list[str]:
+    """What the speeds stand on, how old the prices are, and what 8 bits change."""
+    lines = [f"Speeds stand on {basis}." for basis in dict.fromkeys(one.basis for one in (*ranking.winners, *ranking.losers) if one.basis)]
     dates = sorted({one.instance.price_as_of for one in ranking.winners if one.instance.price_as_of})
-    if not dates:
-        return []
-    told = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
-    return [f"Prices as of {told}; --json names the source of each, `tokenport plan prices --region R` reads today's."]
+    if dates:
+        told = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+        lines.append(f"Prices as of {told}; --json names the source of each, `tokenport plan prices --region R` reads today's.")
+    if any(one.quantization is not None for one in ranking.winners):
+        lines.append("8 bits change what a model answers: `tokenport bench quality` measures by how much.")
+    return lines
 
 
 def _way(candidate: Candidate) -> tuple[str, str, str]:

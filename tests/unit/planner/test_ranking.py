@@ -1,0 +1,180 @@
+"""The ranking of instances for an 8B model in 16 bits, and why the others lose."""
+
+import argparse
+import json
+import shlex
+
+import pytest
+
+from serving.errors import PlanError
+from serving.planner.commands.ranking import add_options, has_target, run_ranking
+from serving.planner.model import model_of
+from serving.planner.plan import PlanRequest
+
+CONFIG = {
+    "model_type": "llama",
+    "num_hidden_layers": 32,
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "torch_dtype": "bfloat16",
+}
+REQUEST = PlanRequest(context=8192, concurrency=8)
+
+
+def parse(*words):
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--instance")
+    parser.add_argument("--gpu")
+    return parser.parse_args(words)
+
+
+@pytest.fixture
+def rank(capsys):
+    """`rank("--budget", "5", request=..., config=...)`: the exit code and the JSON."""
+
+    def run(*words, request=REQUEST, config=CONFIG):
+        code = run_ranking(parse(*words, "--json"), model_of("a-model", config), request, {})
+        return code, json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def loser(found, name):
+    return next(one for one in found["losers"] if one["instance"] == name)
+
+
+def test_the_cheapest_a_token_is_first(rank):
+    code, found = rank("--ttft", "2s", "--tpot", "100ms", "--budget", "5")
+    costs = [one["usd_per_million_output_tokens"]["estimate"] for one in found["winners"]]
+    assert code == 0
+    assert costs == sorted(costs)
+    assert all(one["price_per_hour"] <= 5 for one in found["winners"])
+
+
+def test_what_wins_keeps_the_target_and_carries_all_that_is_needed_to_run_it(rank):
+    _, found = rank("--ttft", "2s", "--tpot", "100ms")
+    first = found["winners"][0]
+    assert first["fits"]
+    assert first["ttft_s"]["estimate"] <= 2
+    assert first["tpot_s"]["estimate"] <= 0.1
+    assert first["settings"]["TOKENPORT_MAX_MODEL_LEN"] == "8192"
+    assert first["sagemaker"]["InferenceAmiVersion"] == "al2023-ami-sagemaker-inference-gpu-4-1"
+    assert set(first["per_gpu"]) >= {"weights_bytes", "kv_cache_bytes", "total_bytes", "usable_bytes"}
+    words = shlex.split(first["deploy_command"])
+    assert words[:3] == ["tokenport", "deploy", "endpoint"]
+    assert f"TOKENPORT_TENSOR_PARALLEL_SIZE={first['tensor_parallel_size']}" in words
+
+
+def test_every_instance_of_the_table_wins_or_says_why_not(rank):
+    _, found = rank("--budget", "5")
+    names = {one["instance"] for one in found["winners"]} | {one["instance"] for one in found["losers"]}
+    assert len(names) == 53
+    assert all(one["reasons"] for one in found["losers"])
+
+
+def test_each_kind_of_reason_is_told(rank):
+    _, found = rank("--tpot", "10ms", "--budget", "12")
+    assert "over the budget of 12" in loser(found, "ml.g5.48xlarge")["reasons"][-1]
+    assert loser(found, "ml.p5.48xlarge")["reasons"] == ["price unknown: give a table that has it with --prices"]
+    assert "GiB short on each GPU" in loser(found, "ml.g4dn.xlarge")["reasons"][0]
+    assert "unsupported: " in loser(found, "ml.inf2.xlarge")["reasons"][0]
+    assert "TPOT" in loser(found, "ml.g6.12xlarge")["reasons"][0]
+    assert "over 10 ms" in loser(found, "ml.g6.12xlarge")["reasons"][0]
+
+
+def test_a_slow_first_token_is_a_reason(rank):
+    code, found = rank("--ttft", "1ms", "--instance", "ml.g6e.12xlarge")
+    assert code == 1
+    assert found["winners"] == []
+    assert "TTFT" in found["losers"][0]["reasons"][0]
+
+
+def test_gpus_that_one_copy_does_not_need_carry_more_copies(rank):
+    _, found = rank("--instance", "ml.g6e.12xlarge")
+    sizes = {(one["tensor_parallel_size"], one["data_parallel_size"]) for one in found["winners"]}
+    assert sizes == {(1, 4), (2, 2), (4, 1)}
+    copies = next(one for one in found["winners"] if one["data_parallel_size"] == 4)
+    assert copies["settings"]["TOKENPORT_DATA_PARALLEL_SIZE"] == "4"
+
+
+def test_8_bits_are_proposed_where_the_gpu_computes_in_them(rank):
+    _, on_ada = rank("--instance", "ml.g6e.12xlarge")
+    _, on_ampere = rank("--instance", "ml.g5.12xlarge")
+    assert {one["quantization"] for one in on_ada["winners"]} == {None, "int8", "fp8"}
+    assert {one["quantization"] for one in on_ampere["winners"]} == {None, "int8"}
+
+
+def test_what_is_asked_for_is_not_varied(rank):
+    request = PlanRequest(context=8192, concurrency=8, quantization="int8", tensor_parallel_size=2)
+    _, found = rank("--instance", "ml.g6e.12xlarge", request=request)
+    assert {(one["quantization"], one["tensor_parallel_size"]) for one in found["winners"]} == {("int8", 2)}
+
+
+def test_more_copies_than_gpus_is_a_reason(rank):
+    _, found = rank("--instance", "ml.g6.xlarge", request=PlanRequest(context=8192, tensor_parallel_size=2))
+    assert found["losers"][0]["reasons"] == ["has 1 GPUs of the 2 asked for"]
+
+
+def test_machines_of_ones_own_take_part_with_their_price(rank, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("instances: [{name: my box, gpu: L40S, num_gpus: 1, price_per_hour: 0.01}]")
+    _, found = rank("--hardware", str(mine))
+    assert found["winners"][0]["instance"] == "my box"
+    assert found["winners"][0]["sagemaker"] is None
+    assert found["winners"][0]["deploy_command"] is None
+
+
+def test_prices_of_ones_own_replace_the_table(rank, tmp_path):
+    prices = tmp_path / "prices.json"
+    entry = {"instance": "ml.p5.48xlarge", "usd_per_hour": 1.0, "region": "us-east-1", "as_of": "2026-11-25", "source": "a contract"}
+    prices.write_text(json.dumps({"entries": [entry]}))
+    _, found = rank("--prices", str(prices))
+    assert {one["instance"] for one in found["winners"]} == {"ml.p5.48xlarge"}
+    assert found["winners"][0]["price_source"] == "a contract"
+
+
+def test_a_value_that_nobody_told_is_listed(rank):
+    _, found = rank()
+    assert any(line.startswith("--output-tokens 2048") for line in found["assumed"])
+    assert any(line.startswith("--input-tokens 6144") for line in found["assumed"])
+    _, told = rank("--input-tokens", "1000", "--output-tokens", "100")
+    assert not any(line.startswith("--") for line in told["assumed"])
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--ttft", "2"), "--ttft 2: write a length of time with its unit"),
+        (("--budget", "-1"), "--budget -1: write a number above 0"),
+        (("--input-tokens", "many"), "--input-tokens many"),
+        (("--input-tokens", "8000", "--output-tokens", "1000"), "do not go into --context 8192 together"),
+        (("--instance", "ml.g6.3xlarge"), "the nearest is ml.g6."),
+        (("--gpu", "L4"), "--gpu L4: has no price"),
+    ],
+)
+def test_a_wrong_option_is_told_in_one_line(words, told):
+    with pytest.raises(PlanError) as caught:
+        run_ranking(parse(*words), model_of("a-model", CONFIG), REQUEST, {})
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_text_has_the_table_the_reasons_and_the_command(capsys):
+    assert run_ranking(parse("--budget", "5"), model_of("a-model", CONFIG), REQUEST, {}) == 0
+    text = capsys.readouterr().out
+    for words in ("USD/M output", "why not", "unsupported", "TOKENPORT_MAX_MODEL_LEN=8192", "tokenport deploy endpoint", "assumed:"):
+        assert words in text
+    assert "estimates from a roofline, not measurements" in text
+    assert "published measurements of other machines" in text
+
+
+def test_a_target_is_anything_that_only_the_ranking_answers():
+    assert not has_target(parse())
+    assert has_target(parse("--ttft", "2s"))
+    assert has_target(parse("--html", "page.html"))
