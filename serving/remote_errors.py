@@ -42,7 +42,7 @@ def status_error(who: str, status: int, body: bytes, headers: Mapping[str, str])
 
 def connection_error(who: str, error: aiohttp.ClientError) -> TierFailure:
     """Of what aiohttp raises while it connects, sends or reads."""
-    told = f"{error or type(error).__name__}"
+    told = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
         return TierFailure(f"{who} cannot be reached: {told}", reason="unreachable")
     return TierFailure(f"{who} broke off the connection: {told}", reason="broken")

@@ -30,15 +30,16 @@ _NOT_HONOURED = frozenset(
 
 
 class BedrockModel:
-    """A `RemoteModel`. `model`: what Converse takes as `modelId`; answers name it as their `model`.
+    """A `RemoteModel`. `model`: what Converse takes as `modelId`; answers name it as their `model`. `who` begins the sentences of its
+    errors.
 
     Raises:
         StartError: botocore has no client for it, for want of a region for example.
     """
 
-    def __init__(self, model: str, *, region: str | None = None, endpoint_url: str | None = None) -> None:
+    def __init__(self, model: str, *, region: str | None = None, endpoint_url: str | None = None, who: str | None = None) -> None:
         self._model = model
-        self._who = f"Bedrock model {model}"
+        self._who = who or f"Bedrock model {model}"
         self._runtime = Runtime("bedrock-runtime", self._who, region, endpoint_url)
 
     @property

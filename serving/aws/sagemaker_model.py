@@ -16,7 +16,8 @@ _PART = "PayloadPart"
 
 
 class SageMakerModel:
-    """A `RemoteModel`. `model` is the name that the container knows, None for the only one it serves.
+    """A `RemoteModel`. `model` is the name that the container knows, None for the only one it serves. `who` begins the sentences of its
+    errors.
 
     Raises:
         StartError: botocore has no client for it, for want of a region for example.
@@ -30,8 +31,9 @@ class SageMakerModel:
         model: str | None = None,
         region: str | None = None,
         endpoint_url: str | None = None,
+        who: str | None = None,
     ) -> None:
-        self._who = f"SageMaker endpoint {endpoint}" + (f", component {component}," if component else "")
+        self._who = who or f"SageMaker endpoint {endpoint}" + (f", component {component}," if component else "")
         self._model = model
         self._parameters = {"EndpointName": endpoint, "ContentType": "application/json"}
         if component is not None:
