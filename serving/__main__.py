@@ -10,10 +10,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from serving.api.custom_code import CustomCode, Script, find_script
 from serving.api.listener import bind
@@ -23,6 +23,10 @@ from serving.errors import TokenportError
 from serving.memory_command import memory_command
 from serving.secure_mode import check_start
 from serving.settings import Settings, describe, help_text, load_settings
+
+if TYPE_CHECKING:
+    from serving.engine.interface import Engine
+    from serving.engine.preload import EarlyProcess
 
 _USAGE = """\
 usage: tokenport COMMAND [MODEL] [--SETTING VALUE ...]
@@ -125,7 +129,7 @@ def _deploy(words: list[str]) -> int:
 
 
 def _invoke(words: list[str]) -> int:
-    from serving.aws.invoke_command import run_invoke
+    from serving.cascade.invoke_command import run_invoke
 
     return run_invoke(words, os.environ)
 
@@ -146,12 +150,16 @@ def _check(words: list[str]) -> int:
     print(f"\nserves {model.served_name} from {model.location or 'the embedded model'}")
     if script := _find_script(settings, model):
         print(f"through its own {script.path}")
+    if settings.cascade is not None:
+        print(f"and for the model auto, through the tiers of {settings.cascade}")
+        _engine(settings, model, None, os.environ)
     return 0
 
 
 def _serve(words: list[str]) -> int:
     started = time.monotonic()
-    settings = load_settings(words, os.environ)
+    given = dict(os.environ)
+    settings = load_settings(words, given)
     source = _find_model(settings)
     script = _find_script(settings, source)
     listener = bind(settings)
@@ -191,12 +199,25 @@ def _serve(words: list[str]) -> int:
         )
         early = EarlyProcess(engine_modules(on_cpu=runs_on_cpu()), os.environ, (_MODULE, begin_engine_process.__name__))
         from serving.api.server import serve
-        from serving.engine.engine import VllmEngine
 
-        asyncio.run(
-            serve(VllmEngine(settings, source, early), settings, listener, announce, CustomCode(script, settings) if script else None)
-        )
+        engine = _engine(settings, source, early, given)
+        asyncio.run(serve(engine, settings, listener, announce, CustomCode(script, settings) if script else None))
     return 0
+
+
+def _engine(settings: Settings, source: ModelSource, early: "EarlyProcess | None", environ: Mapping[str, str]) -> "Engine":
+    """vLLM, or the cascade around it. `environ`: what was given to this process, before it added what is vLLM's."""
+    from serving.engine.engine import VllmEngine
+
+    if settings.cascade is None:
+        return VllmEngine(settings, source, early)
+    from serving.cascade.build import build_cascade
+    from serving.cascade.plan import read_plan
+
+    plan = read_plan(Path(settings.cascade))
+    if source.kind == "folder":
+        plan.check_local(Path(source.location))
+    return build_cascade(plan, VllmEngine(settings, source, early, plan.check_local), settings, environ)
 
 
 def begin_engine_process(tracker: int, pipe: int, modules: Sequence[str]) -> None:

@@ -123,7 +123,8 @@ def _ended_early(limits: work.Scope) -> dict[str, str]:
     if limits.ended_by is None:
         return {}
     shown: dict[str, str] = {"x-tokenport-ended-by": limits.ended_by}
-    if limits.ended_by == "deadline":
+    # Without one of the server's own it was the cascade's.
+    if limits.ended_by == "deadline" and limits.deadline_s is not None:
         shown["x-tokenport-deadline-s"] = f"{limits.deadline_s:g}"
     return shown
 

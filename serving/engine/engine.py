@@ -50,12 +50,19 @@ _STOP_DEADLINE_S = 1.0
 
 
 class VllmEngine:
-    """An `Engine` that is vLLM."""
+    """An `Engine` that is vLLM. `check_folder` is called with the model's folder, or its name on the hub, before it is loaded."""
 
-    def __init__(self, settings: Settings, source: ModelSource, early: EarlyProcess | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        source: ModelSource,
+        early: EarlyProcess | None = None,
+        check_folder: Callable[[Path], None] = lambda _: None,
+    ) -> None:
         self._settings = settings
         self._source = source
         self._early = early
+        self._check_folder = check_folder
         self._client: Client | None = None
         self._layer: OpenAILayer | None = None
         self._adapters: LoraAdapters | None = None
@@ -180,6 +187,7 @@ class VllmEngine:
         settings = self._settings
         check_loader(settings.engine, on_cpu=runs_on_cpu(), weights_on_s3=self._source.kind == "s3")
         fetched = fetch(self._source, settings, report)
+        self._check_folder(Path(fetched.location))
         self._checksums = verify(Path(fetched.location), with_hashes=settings.verify_checksums, is_whole=fetched.is_whole)
         served_name = self._source.served_name
         launched = launch(settings, fetched, served_name, work=self.work, early=self._early, progress_socket=progress_socket, report=report)

@@ -1,0 +1,57 @@
+"""What one request costs, over all tiers that worked for it: the answer, drafts that were dropped, attempts that failed."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from serving.cascade.budget import Budget
+from serving.cascade.costs import Usage
+from serving.cascade.metrics import COST, TOKENS
+from serving.cascade.tier import Tier
+
+Use = Literal["answer", "rejected", "failed"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A tier at work for the request since `begun`, which is its meter's."""
+
+    tier: Tier
+    begun: float
+
+
+class Bill:
+    """One a request. `caller`: whose budget it goes to."""
+
+    def __init__(self, caller: str, budget: Budget | None) -> None:
+        self._caller = caller
+        self._budget = budget
+        self._unpriced: list[Tier] = []
+        self.spent_usd = 0.0
+        self.num_rejected_tokens = 0
+
+    def begin(self, tier: Tier) -> Attempt:
+        """A tier is asked. Every attempt must be ended."""
+        return Attempt(tier, tier.meter.begin())
+
+    def end(self, attempt: Attempt, use: Use, usage: Usage | None) -> None:
+        """It has answered, was dropped or failed. A dropped draft whose stream had not told the length of its prompt is charged for the
+        prompt when a later tier tells it: their tokens differ, the text is the same."""
+        tier = attempt.tier
+        usage = usage or Usage(None, 0)
+        self._spend(tier, use, tier.meter.end(attempt.begun) + tier.meter.tokens_usd(usage))
+        TOKENS.labels(tier.name, "prompt").inc(usage.num_prompt or 0)
+        TOKENS.labels(tier.name, "rejected" if use == "rejected" else "completion").inc(usage.num_completion)
+        if use == "rejected":
+            self.num_rejected_tokens += usage.num_completion
+            if usage.num_prompt is None:
+                self._unpriced.append(tier)
+        elif usage.num_prompt is not None:
+            for earlier in self._unpriced:
+                self._spend(earlier, "rejected", earlier.meter.tokens_usd(Usage(usage.num_prompt, 0)))
+            self._unpriced.clear()
+
+    def _spend(self, tier: Tier, use: Use, usd: float) -> None:
+        self.spent_usd += usd
+        COST.labels(tier.name, use).inc(usd)
+        if self._budget is not None:
+            self._budget.spend(self._caller, usd)

@@ -1,0 +1,215 @@
+"""One request's way through the tiers: the only place where a tier is asked, an answer is accepted, and another tier is asked instead.
+
+Until the commit nothing has reached the client, so that a tier may fail, or its draft be dropped, and the next is asked; from then on the
+answer is that tier's, whatever happens. Deadline, cost limit and retries are the chain's, not a tier's.
+"""
+
+import asyncio
+import contextlib
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from serving.cascade.asked import Asked, usage_of
+from serving.cascade.bill import Attempt, Bill
+from serving.cascade.costs import Usage
+from serving.cascade.draft import Draft
+from serving.cascade.interruption import Interruption
+from serving.cascade.metrics import DECIDING, FAILURES, HOLD
+from serving.cascade.policy import Rule
+from serving.cascade.routing import Decision, Route, Step
+from serving.cascade.tier import Tier
+from serving.cascade.token_signals import Token, token_signals
+from serving.cascade.tokens import tokens_of
+from serving.errors import NotReady, Reason, RequestError, TierFailure
+
+_WORTH_ANOTHER_TRY: frozenset[Reason] = frozenset(("throttled", "not_ready", "unreachable", "broken"))
+"""The same tier may do better a moment later. What was too slow would be paid for twice, and a refusal stays one."""
+_BACKOFF_S = 0.5
+_MAX_BACKOFF_S = 8.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`hold_s`: how long a draft is held at most. `attempts`: how often a tier is asked at most. `cost_usd`: what the request may have cost
+    when a further model is asked, None for no limit."""
+
+    hold_s: float
+    attempts: int
+    cost_usd: float | None
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The answer that the client gets: a whole one, or a stream from its first chunk on. `hold_s` is None where nothing was judged."""
+
+    answer: bytes | Draft
+    attempt: Attempt
+    decision: Decision
+    hold_s: float | None
+
+
+class Chain:
+    """Of one request. `give_up_at`: its deadline, in the event loop's time."""
+
+    def __init__(self, asked: Asked, route: Route, limits: Limits, bill: Bill, interruption: Interruption, give_up_at: float) -> None:
+        self._asked = asked
+        self._route = route
+        self._limits = limits
+        self._bill = bill
+        self._interruption = interruption
+        self._give_up_at = give_up_at
+        self._decision: Decision = route.decision
+        self._num_asked = 0
+
+    async def commit(self, request_id: str) -> Commit:
+        """Go on until there is an answer to give.
+
+        Raises:
+            TierFailure: the last one's; no tier is left to ask.
+            RequestError: a tier says that the request itself is wrong, or the server shuts down.
+        """
+        steps = list(self._route.steps)
+        failure: TierFailure | None = None
+        for number in range(self._limits.attempts):
+            if failure is not None:
+                await self._back_off(number, failure)
+            for step in tuple(steps):
+                self._refuse_if_over(failure)
+                try:
+                    commit = await self._ask(step, steps, request_id)
+                except TierFailure as error:
+                    failure = error
+                    self._decision = "failover"
+                    if error.reason not in _WORTH_ANOTHER_TRY:
+                        steps.remove(step)
+                else:
+                    if commit is not None:
+                        return commit
+                    # Neither what was dropped is asked again nor anything smaller.
+                    self._decision = "escalated"
+                    del steps[: steps.index(step) + 1]
+            if not steps:
+                break
+        raise failure or TierFailure("no tier of the cascade is left to ask", reason="failed")
+
+    async def _ask(self, step: Step, steps: Sequence[Step], request_id: str) -> Commit | None:
+        """Ask one tier once. None: its draft was dropped."""
+        tier = step.tier
+        if not tier.breaker.try_pass():
+            seconds = tier.breaker.remaining_s
+            raise TierFailure(f"{tier.name} has failed too often and is left alone", reason="not_ready", retry_after_s=seconds)
+        self._num_asked += 1
+        identifier = request_id if self._num_asked == 1 else f"{request_id}-{self._num_asked}"
+        attempt = self._bill.begin(tier)
+        began = time.monotonic()
+        try:
+            answer = await self._beginning(step, identifier)
+        except BaseException as error:
+            self._bill.end(attempt, "failed", None)
+            _note(tier, error)
+            raise
+        tier.breaker.succeeded()
+        if step.rule is None:
+            return Commit(answer, attempt, self._decision_for(step), None)
+        hold_s = time.monotonic() - began
+        HOLD.labels(tier.name).observe(hold_s)
+        tokens, usage = self._seen(answer)
+        is_accepted = self._accepts(step.rule, tokens[: step.hold_tokens])
+        if is_accepted or not self._has_another(step, steps, usage):
+            return Commit(answer, attempt, self._decision_for(step) if is_accepted else "kept", hold_s)
+        try:
+            if isinstance(answer, Draft):
+                await answer.aclose()
+        finally:
+            self._bill.end(attempt, "rejected", usage)
+        return None
+
+    async def _beginning(self, step: Step, request_id: str) -> bytes | Draft:
+        """The whole answer, or a stream of which as much is held as the decision needs."""
+        tier, rule = step.tier, step.rule
+        body = self._asked.for_tier(is_judged=rule is not None, tells_running_usage=tier.tells_running_usage)
+        body = {**tier.sampling, **body}
+        async with self._interruptible(tier):
+            answer = await tier.model.generate(self._asked.kind, body, request_id, deadline_s=self._remaining_s())
+            if isinstance(answer, bytes):
+                return answer
+            draft = Draft(answer)
+            try:
+                if rule is not None:
+                    await draft.look_ahead(self._asked.kind, step.hold_tokens, min(self._limits.hold_s, self._remaining_s()))
+            except BaseException:
+                await draft.aclose()
+                raise
+            return draft
+
+    @contextlib.asynccontextmanager
+    async def _interruptible(self, tier: Tier) -> AsyncIterator[None]:
+        """The engine here ends what it is at by itself, with what there is of it."""
+        if tier.is_local:
+            yield
+            return
+        try:
+            async with self._interruption.ends():
+                yield
+        except TimeoutError as error:
+            raise _shutting_down() from error
+
+    def _seen(self, answer: bytes | Draft) -> tuple[list[Token], Usage | None]:
+        if isinstance(answer, Draft):
+            return answer.tokens, answer.usage()
+        whole = json.loads(answer)
+        return tokens_of(self._asked.kind, whole), usage_of(whole)
+
+    def _accepts(self, rule: Rule, tokens: Sequence[Token]) -> bool:
+        """Where nothing is known of any token, there is no reason to accept."""
+        with DECIDING.time():
+            return bool(tokens) and rule.accepts({**self._route.features, **token_signals(tokens)})
+
+    def _has_another(self, step: Step, steps: Sequence[Step], usage: Usage | None) -> bool:
+        """Whether a larger tier can be asked instead, what the draft has used being paid for."""
+        larger = steps[steps.index(step) + 1 :]
+        draft_usd = step.tier.meter.tokens_usd(usage) if usage is not None else 0.0
+        return not self._is_spent(draft_usd) and self._remaining_s() > 0 and any(not other.tier.breaker.is_open for other in larger)
+
+    def _decision_for(self, step: Step) -> Decision:
+        return self._route.decision if step is self._route.steps[0] else self._decision
+
+    def _refuse_if_over(self, failure: TierFailure | None) -> None:
+        if self._interruption.has_come:
+            raise _shutting_down()
+        if self._remaining_s() <= 0:
+            raise failure or TierFailure("the deadline passed before a tier could be asked", reason="timeout")
+        if failure is not None and self._is_spent():
+            raise failure
+
+    def _is_spent(self, besides_usd: float = 0.0) -> bool:
+        return self._limits.cost_usd is not None and self._bill.spent_usd + besides_usd >= self._limits.cost_usd
+
+    def _remaining_s(self) -> float:
+        return self._give_up_at - asyncio.get_running_loop().time()
+
+    async def _back_off(self, number: int, failure: TierFailure) -> None:
+        """Wait before the tiers are asked again. Who is told to come back later than can be waited for, is told so."""
+        backoff_s = min(_MAX_BACKOFF_S, _BACKOFF_S * 2 ** (number - 1)) * random.uniform(0.5, 1)  # noqa: S311 - spreads retries
+        wait_s = max(backoff_s, failure.retry_after_s or 0.0)
+        if wait_s > min(_MAX_BACKOFF_S, self._remaining_s()):
+            raise failure
+        with contextlib.suppress(TimeoutError):
+            async with self._interruption.ends():
+                await asyncio.sleep(wait_s)
+
+
+def _note(tier: Tier, error: BaseException) -> None:
+    """A tier that says what is wrong with the request works; who left says nothing of it."""
+    if isinstance(error, TierFailure):
+        tier.breaker.failed()
+        FAILURES.labels(tier.name, error.reason).inc()
+    elif isinstance(error, RequestError):
+        tier.breaker.succeeded()
+
+
+def _shutting_down() -> NotReady:
+    return NotReady("the server is shutting down")

@@ -1,0 +1,181 @@
+"""cascade.yaml: the tiers from the smallest to the largest, and what holds for a request's way through them.
+
+Strict: an unknown field, a wrong value or a contradiction stops the start, in one line that names file and field. Secrets are not in the
+file: `api_key_env` names the environment variable that has one.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from serving.errors import InvalidRequest, SettingsError
+from serving.strict import invalid_request, refuse_unknown_fields
+
+AUTO = "auto"
+"""The model name that asks the cascade to choose."""
+_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=1)]
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Price(_Strict):
+    """USD: for a million tokens of prompts (`input`) and of answers (`output`), or for an hour of a machine that is paid for anyway."""
+
+    input: _Amount = 0.0
+    output: _Amount = 0.0
+    per_hour: _Amount = 0.0
+
+
+class BreakerConfig(_Strict):
+    """After so many `failures` in a row a tier is passed over for `cooldown_s`; then one request tries it."""
+
+    failures: _Count = 5
+    cooldown_s: _Positive = 30.0
+
+
+class BudgetConfig(_Strict):
+    """What may be spent in each window of `window_s`, by each API key or by all together, and what happens beyond: the first tier alone
+    answers, or the request is refused."""
+
+    usd: _Positive
+    window_s: _Positive
+    per: Literal["key", "all"] = "all"
+    then: Literal["small", "refuse"]
+
+
+class _Tier(_Strict):
+    """`max_prompt_characters`: longer requests pass it over. `sampling`: fields of requests to it that do not say them."""
+
+    name: _Name
+    price: Price
+    max_prompt_characters: _Count | None = None
+    sampling: dict[str, float | int] = {}
+
+
+class LocalTier(_Tier):
+    """The model that this server has loaded itself."""
+
+    engine: Literal["local"]
+
+
+class VllmTier(_Tier):
+    """A second `tokenport serve` on this machine. `arguments`: its settings by name."""
+
+    engine: Literal["vllm"]
+    model: _Text
+    arguments: dict[str, Any] = {}
+    start_deadline_s: _Positive = 1800.0
+
+
+class OpenAITier(_Tier):
+    """A server that speaks OpenAI's protocol at `url` (up to and with `/v1`). `ca`: a file of certificates to trust instead of the
+    system's."""
+
+    engine: Literal["openai"]
+    url: _Text
+    model: _Text
+    api_key_env: _Text | None = None
+    ca: _Text | None = None
+
+
+class SageMakerTier(_Tier):
+    """A SageMaker endpoint. `component`: its inference component. `model`: what the container there is told."""
+
+    engine: Literal["sagemaker"]
+    endpoint: _Text
+    component: _Text | None = None
+    model: _Text | None = None
+    region: _Text | None = None
+
+
+class BedrockTier(_Tier):
+    """`model`: a model's id or ARN, an inference profile, or the ARN of provisioned throughput."""
+
+    engine: Literal["bedrock"]
+    model: _Text
+    region: _Text | None = None
+
+
+TierConfig = LocalTier | VllmTier | OpenAITier | SageMakerTier | BedrockTier
+
+
+class CascadeConfig(_Strict):
+    """The file.
+
+    `policy` is a path, relative to the file. `hold_ms`: how long a draft is held at most. `deadline_s`: for a request's whole way through
+    the tiers, its answer included. `attempts`: how often a tier is asked at most for one request. `cost_limit`: USD; a request that has
+    cost so much asks no further model. `sticky_s`: how long a conversation stays with the tier that it was handed to; 0 for not at all.
+    """
+
+    policy: _Text | None = None
+    hold_ms: _Positive = 5000.0
+    deadline_s: _Positive = 300.0
+    attempts: _Count = 2
+    cost_limit: _Positive | None = None
+    breaker: BreakerConfig = BreakerConfig()
+    sticky_s: _Amount = 0.0
+    budget: BudgetConfig | None = None
+    tiers: Annotated[list[Annotated[TierConfig, Field(discriminator="engine")]], Field(min_length=1)]
+
+
+def read_cascade(path: Path) -> CascadeConfig:
+    """The cascade that `path` describes.
+
+    Raises:
+        SettingsError: it cannot be read, or is wrong; names the file and the field.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cascade: {path} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"cascade: {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise SettingsError(f"cascade: {path} must be a mapping with `tiers`")
+    try:
+        config = _validated(document)
+    except InvalidRequest as error:
+        raise SettingsError(f"cascade: {path}: {error.message}") from error
+    return config.model_copy(update={"policy": str(path.parent / config.policy)}) if config.policy else config
+
+
+def _validated(document: dict[str, Any]) -> CascadeConfig:
+    refuse_unknown_fields(CascadeConfig, document)
+    try:
+        config = CascadeConfig.model_validate(document)
+    except ValidationError as error:
+        raise invalid_request(error, document) from error
+    _refuse_contradictions(config)
+    return config
+
+
+def _refuse_contradictions(config: CascadeConfig) -> None:
+    num_local = sum(isinstance(tier, LocalTier) for tier in config.tiers)
+    if num_local != 1:
+        raise InvalidRequest(f"tiers: exactly one must have `engine: local`, the model of this server, and {num_local} have")
+    names = [tier.name for tier in config.tiers]
+    for index, tier in enumerate(config.tiers):
+        where = f"tiers[{index}]"
+        if tier.name == AUTO or tier.name in names[:index]:
+            raise InvalidRequest(f"{where}.name: {tier.name!r} is taken: choose another")
+        if tier.price.per_hour and (tier.price.input or tier.price.output):
+            raise InvalidRequest(f"{where}.price: `per_hour` and a price of tokens: keep one")
+        if isinstance(tier, OpenAITier):
+            _check_url(tier.url, f"{where}.url")
+
+
+def _check_url(url: str, field: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidRequest(f"{field}: expected http:// or https:// and a host")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise InvalidRequest(f"{field}: a URL without user, query and fragment: a key goes into the variable that `api_key_env` names")

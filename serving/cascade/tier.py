@@ -1,0 +1,24 @@
+"""One tier of the cascade as the chain knows it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from serving.cascade.breaker import Breaker
+from serving.cascade.costs import Meter
+from serving.engine.interface import RemoteModel
+
+
+@dataclass(frozen=True)
+class Tier:
+    """`max_prompt_characters`: longer requests pass it over. `sampling`: fields of requests to it that do not say them. `is_local`: the
+    engine of this process. `tells_running_usage`: its streams can say with every chunk what has been used (vLLM's
+    `continuous_usage_stats`)."""
+
+    name: str
+    model: RemoteModel
+    meter: Meter
+    breaker: Breaker
+    max_prompt_characters: int | None
+    sampling: Mapping[str, float | int]
+    is_local: bool
+    tells_running_usage: bool
