@@ -25,7 +25,19 @@ _FOUR_TIMES = ("gpt2", "gpt_bigcode", "falcon", "bloom")
 """Families whose MLP is four times as wide as the model where the config does not say."""
 _NO_LIMIT = 2048
 """vLLM's `max_model_len` where the config has none (`_get_and_verify_max_len` in vllm/config/model.py)."""
-_RECURRENT = ("linear_attention", "mamba", "recurrent", "conv", "short_conv", "hybrid")
+_RECURRENT_LAYERS = ("linear_attention", "mamba", "mamba2", "recurrent", "conv", "short_conv", "hybrid")
+_UNPLANNED = {
+    "ssm_cfg": "a recurrent state",
+    "state_size": "a recurrent state",
+    "mamba_d_state": "a recurrent state",
+    "hybrid_override_pattern": "a recurrent state",
+    "linear_attn_config": "a recurrent state",
+    "index_topk": "an index of tokens beside its KV cache",
+    "is_encoder_decoder": "an encoder",
+    "kv_shared_layer_index": "layers that share a KV cache",
+    "num_kv_shared_layers": "layers that share a KV cache",
+}
+"""Fields that tell of what a sequence takes beside a plain KV cache, and what it is."""
 
 
 def decoder_config(config: Mapping[str, Any], *, has_tensors: bool) -> dict[str, Any]:
@@ -58,9 +70,10 @@ def shape_of(decoder: Mapping[str, Any]) -> ModelShape:
 
 def _check_architecture(decoder: Mapping[str, Any], *, has_tensors: bool) -> None:
     name = decoder["model_type"]
-    layers = set(decoder.get("layer_types") or decoder.get("layers_block_type") or ())
-    if recurrent := sorted(layers.intersection(_RECURRENT)) or [field for field in ("ssm_cfg", "state_size") if decoder.get(field)]:
-        raise PlanError(f"config.json: {name} has {recurrent[0]} layers, which keep a state of a fixed size; such models are not planned")
+    kinds = set(decoder.get("layer_types") or decoder.get("layers_block_type") or ())
+    has = next((told for field, told in _UNPLANNED.items() if decoder.get(field)), None)
+    if has is not None or kinds.intersection(_RECURRENT_LAYERS):
+        raise PlanError(f"config.json: model_type={name} has {has or 'a recurrent state'}; such models are not planned")
     if name in FAMILIES or has_tensors:
         return
     near = difflib.get_close_matches(name, FAMILIES, n=1, cutoff=0)

@@ -61,7 +61,7 @@ class KvCache:
         them."""
         block_bytes = sum(self._stage_block_bytes()) * self.num_ranks_of_stage
         if self.sees_everything:
-            return block_bytes // BLOCK_SIZE * len(self.groups)
+            return block_bytes // BLOCK_SIZE
         return math.ceil(self.blocks(context) * block_bytes / context)
 
     def longest_context(self, num_blocks: int, num_sequences: int, limit: int) -> int:

@@ -14,6 +14,7 @@ from serving.errors import PlanError
 from serving.planner import placement
 from serving.planner.computed_tensors import computed_tensors
 from serving.planner.decoder_config import decoder_config, shape_of
+from serving.planner.families import FAMILIES
 from serving.planner.model_shape import ModelShape
 from serving.planner.parts import Part, parts_of
 from serving.planner.tensors import Tensor, read_tensors
@@ -58,7 +59,7 @@ class Model:
     @cached_property
     def parts(self) -> tuple[Part, ...]:
         """The tensors, summed up by where a rank holds them and what quantisation makes of them."""
-        return parts_of(self.tensors, self.shape, self._computed_format)
+        return parts_of(self.tensors, self._computed_format)
 
     @property
     def _computed_format(self) -> WeightFormat | None:
@@ -102,6 +103,10 @@ def model_of(name: str, config: Mapping[str, Any], tensors: tuple[Tensor, ...] =
         is_exact = True
         tensors = _loaded(tensors, shape)
         assumed += _unknown(tensors)
+        if decoder["model_type"] not in FAMILIES:
+            assumed.append(
+                f"model_type={decoder['model_type']} is not known here: its KV cache is counted as Llama's, from the config's sizes"
+            )
     return Model(name, config, decoder, shape, tensors, is_exact, tuple(assumed))
 
 

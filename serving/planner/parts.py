@@ -2,15 +2,16 @@
 them however many thousands of experts there are."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from serving.planner.model_shape import ModelShape
 from serving.planner.placement import Place, is_head, is_linear, layer_of, place_of
 from serving.planner.tensors import FLOAT_BYTES, Tensor
 from serving.planner.weight_format import WeightFormat
 
-_INPUT_FIRST = (".qweight", ".qzeros", ".scales")
-"""AWQ's and GPTQ's tensors are [in, out]."""
+_SCALES = ("_scale", "_scale_inv", "scales", "absmax")
+"""Endings of what a quantised layer has beside its weight: floats that stay as they are."""
+_INPUT_FIRST = ("scales", "qzeros")
+"""AWQ's and GPTQ's are [in, out]."""
 
 
 @dataclass(frozen=True)
@@ -28,33 +29,40 @@ class Part:
     spread: float = 0.0
 
 
-def parts_of(tensors: Sequence[Tensor], shape: ModelShape, computed: WeightFormat | None) -> tuple[Part, ...]:
+def parts_of(tensors: Sequence[Tensor], computed: WeightFormat | None) -> tuple[Part, ...]:
     """`computed`: what linear layers are made into where the tensors are floats that the checkpoint has not."""
-    sums: dict[tuple[Place, int | None, bool, bool, float], list[float]] = {}
+    sums: dict[Part, Part] = {}
     for tensor in tensors:
-        place, linear = _place(tensor), is_linear(tensor.name, len(tensor.shape)) and tensor.dtype in FLOAT_BYTES
-        rows = tensor.num_elements // tensor.shape[-1] if len(tensor.shape) > 1 else 0
-        numbers, fixed, spread = (tensor.num_elements, 0.0, 0.0) if tensor.dtype in FLOAT_BYTES else (0, float(tensor.num_bytes), 0.0)
-        module = tensor.name.removesuffix(".weight")
-        if linear and computed is not None:
-            linear = False
-            if computed.quantizes(module, is_expert=place is Place.EXPERTS):
-                numbers, fixed, spread = 0, computed.weight_bytes(tensor.num_elements, rows), computed.spread
-        layer = layer_of(tensor.name)
-        is_last = layer is None and (is_head(tensor.name) or (place is Place.WHOLE and "norm" in tensor.name))
-        total = sums.setdefault((place, layer, is_last, linear, spread), [0, 0, 0.0])
-        for number, value in enumerate((numbers, rows, fixed)):
-            total[number] += value
-    return tuple(
-        Part(place, layer, is_last, linear, int(numbers), int(rows), fixed, spread)
-        for (place, layer, is_last, linear, spread), (numbers, rows, fixed) in sums.items()
-    )
+        part = _part_of(tensor, computed)
+        kind = replace(part, numbers=0, rows=0, fixed_bytes=0)
+        known = sums.get(kind, kind)
+        sums[kind] = replace(
+            kind,
+            numbers=known.numbers + part.numbers,
+            rows=known.rows + part.rows,
+            fixed_bytes=known.fixed_bytes + part.fixed_bytes,
+        )
+    return tuple(sums.values())
+
+
+def _part_of(tensor: Tensor, computed: WeightFormat | None) -> Part:
+    name, num_dimensions = tensor.name, len(tensor.shape)
+    layer, place = layer_of(name), _place(tensor)
+    is_last = layer is None and (is_head(name) or (place is Place.WHOLE and "norm" in name))
+    part = Part(place, layer, is_last, can_quantize=False, numbers=0, rows=0, fixed_bytes=0)
+    if tensor.dtype not in FLOAT_BYTES or name.endswith(_SCALES):
+        return replace(part, fixed_bytes=tensor.num_bytes)
+    rows = tensor.num_elements // tensor.shape[-1] if num_dimensions > 1 else 0
+    linear = is_linear(name, num_dimensions)
+    if computed is None or not linear or not computed.quantizes(name.removesuffix(".weight"), is_expert=place is Place.EXPERTS):
+        return replace(part, can_quantize=linear and computed is None, numbers=tensor.num_elements, rows=rows)
+    return replace(part, fixed_bytes=computed.weight_bytes(tensor.num_elements, rows), spread=computed.spread)
 
 
 def _place(tensor: Tensor) -> Place:
-    """Of a scale too: one for each output channel is on every rank where the layer is divided by input."""
+    """Of a scale too: where a layer is divided by input, one for each output channel is on every rank."""
     place = place_of(tensor.name, len(tensor.shape))
-    if place.is_by_columns and len(tensor.shape) > 1:
-        inputs = tensor.shape[0] if tensor.name.endswith(_INPUT_FIRST) else tensor.shape[-1]
-        return place if inputs > 1 else Place.WHOLE
-    return place
+    if not place.is_by_columns or not tensor.name.endswith(_SCALES) or not tensor.shape:
+        return place
+    inputs = tensor.shape[0] if tensor.name.endswith(_INPUT_FIRST) else tensor.shape[-1]
+    return place if inputs > 1 else Place.WHOLE

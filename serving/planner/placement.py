@@ -94,6 +94,6 @@ def is_head(name: str) -> bool:
 def module_of(name: str) -> str:
     """`model.layers.0.self_attn.q_proj.weight` -> `q_proj`; of an expert's tensor that is no module's (`experts.down_proj`) itself."""
     parts = name.split(".")
-    if len(parts) == 1 or parts[-1] in _PLACES:
-        return parts[-1]
-    return parts[-2]
+    if "weight" in parts[1:]:  # bitsandbytes' `q_proj.weight.absmax`
+        return parts[parts.index("weight", 1) - 1]
+    return parts[-1] if len(parts) == 1 or parts[-1] in _PLACES else parts[-2]

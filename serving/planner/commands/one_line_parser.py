@@ -22,9 +22,13 @@ class OneLineParser(argparse.ArgumentParser):
 
     def parse(self, words: Sequence[str]) -> Mapping[str, Any]:
         """What was given, by the option's name; what was not given is not there."""
+        return {name: value for name, value in vars(self.namespace(words)).items() if value is not None and value is not False}
+
+    def namespace(self, words: Sequence[str]) -> argparse.Namespace:
+        """All options, with their defaults."""
         options, extra = self.parse_known_args(list(words))
         if extra:
             known = [option for action in self._actions for option in action.option_strings]
             near = get_close_matches(extra[0].partition("=")[0], known, n=1)
             self.error(f"unknown {extra[0]!r}" + (f"; did you mean {near[0]}?" if near else "; --help tells all"))
-        return {name: value for name, value in vars(options).items() if value is not None and value is not False}
+        return options

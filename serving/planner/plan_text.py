@@ -1,0 +1,68 @@
+"""A plan as people read it: a bar for each part of a GPU's memory, then what it holds, what would help, and what was assumed."""
+
+from serving.planner.hardware import Gpu
+from serving.planner.interval import Interval
+from serving.planner.model import Model
+from serving.planner.plan import Plan
+
+_GIB = 2**30
+_BAR = 40
+_PARTS = {
+    "weights": "weights_bytes",
+    "KV cache": "kv_cache_bytes",
+    "activations": "activation_peak_bytes",
+    "CUDA graphs": "cuda_graph_bytes",
+    "outside torch": "non_torch_bytes",
+}
+
+
+def plan_text(plan: Plan, model: Model, gpu: Gpu) -> str:
+    """Lines for a terminal, 100 columns at most but for what was assumed."""
+    lines = [_verdict(plan, model, gpu), "", *_table(plan), "", *_capacity(plan)]
+    if not plan.fits:
+        lines += ["", "what would make it fit, cheapest first:" if plan.remedies else "nothing that is known here would make it fit"]
+        lines += [f"  {remedy.change}" for remedy in plan.remedies]
+    lines += ["", "assumed:", *(f"  {line}" for line in plan.assumed)]
+    return "\n".join(lines) + "\n"
+
+
+def _verdict(plan: Plan, model: Model, gpu: Gpu) -> str:
+    request = plan.request
+    doubt = "" if plan.is_sure else ", by the estimates: it may not" if plan.fits else ", by the estimates: it may"
+    sizes = {
+        "tensor": request.tensor_parallel_size,
+        "pipeline": request.pipeline_parallel_size,
+        "data": request.data_parallel_size,
+    }
+    parallel = ", ".join(f"{name} parallel {size}" for name, size in sizes.items() if size != 1)
+    what = f"{model.name} in {request.quantization or model.checkpoint_method or request.dtype}"
+    where = f"{plan.num_gpus} x {gpu.name}{f' ({parallel})' if parallel else ''}"
+    verdict = f"{'fits' if plan.fits else 'does not fit'} on {where} with {request.concurrency} x {request.context} tokens"
+    return f"{what} {verdict}{doubt}"
+
+
+def _table(plan: Plan) -> list[str]:
+    budget = plan.per_gpu.budget_bytes
+    longest = max(budget.estimate, plan.per_gpu.total_bytes.estimate)
+    rows = [(name, getattr(plan.per_gpu, field)) for name, field in _PARTS.items()]
+    lines = [f"{'GiB of each GPU':<15}  estimate     low to high"]
+    for name, part in [*rows, ("together", plan.per_gpu.total_bytes), ("may take", budget), ("has", plan.per_gpu.usable_bytes)]:
+        bar = "█" * round(_BAR * min(part.estimate, longest) / longest)
+        lines.append(f"{name:<15}  {part.estimate / _GIB:8.2f}  {_ends(part):>14}  {bar}")
+    return lines
+
+
+def _ends(part: Interval) -> str:
+    return f"{part.low / _GIB:.2f} to {part.high / _GIB:.2f}"
+
+
+def _capacity(plan: Plan) -> list[str]:
+    request = plan.request
+    lines = [
+        f"{plan.max_kv_tokens} tokens in the KV cache of a replica, {plan.kv_bytes_per_token} bytes each",
+        f"{plan.max_context} tokens of context at most, for {request.concurrency} at once",
+        f"{plan.max_concurrency} at once at most, of {request.context} tokens",
+    ]
+    if not plan.fits:
+        lines.append(f"{plan.shortfall_bytes / _GIB:.2f} GiB are lacking on each GPU")
+    return lines
