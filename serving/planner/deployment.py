@@ -12,7 +12,15 @@ from serving.planner.sagemaker_values import INFERENCE_AMI_VERSION, SageMakerVal
 
 _PREFIX = "TOKENPORT_"
 _PLACE = "s3://BUCKET/PREFIX/"
-_SETTINGS = ("dtype", "kv_cache_dtype", "gpu_memory_utilization", "max_num_batched_tokens", "max_num_seqs", "enforce_eager")
+_SETTINGS = (
+    "dtype",
+    "kv_cache_dtype",
+    "gpu_memory_utilization",
+    "max_num_batched_tokens",
+    "max_num_seqs",
+    "enforce_eager",
+    "enable_expert_parallel",
+)
 """Of a request what is told only if it is not the engine's default."""
 
 

@@ -49,13 +49,12 @@ def run_ranking(options: argparse.Namespace, model: Model, request: PlanRequest,
     Raises:
         PlanError: an option, or a file that one names, is wrong.
     """
-    if getattr(options, "gpu", None):
-        raise PlanError(f"--gpu {options.gpu}: has no price; rank machines, of your own too: --hardware FILE with price_per_hour")
+    _refuse_what_is_not_ranked(options, request)
     target, assumed = _target(options, model, request)
     prices = read_prices(options.prices) if options.prices else None
     hardware = load_hardware(options.hardware, prices=prices)
     measured = [read_measured(path, hardware.gpus) for path in options.calibrate]
-    named = getattr(options, "instance", None)
+    named = options.instance
     instances = [find_instance(named, hardware)] if named else list(hardware.instances.values())
     ranking = Ranker(model, request, target, published_efficiency(), measured).rank(instances)
     if options.html:
@@ -65,6 +64,15 @@ def run_ranking(options: argparse.Namespace, model: Model, request: PlanRequest,
     else:
         print(ranking_text(ranking, model, request, assumed), end="")
     return 0 if ranking.winners else 1
+
+
+def _refuse_what_is_not_ranked(options: argparse.Namespace, request: PlanRequest) -> None:
+    if options.gpu:
+        raise PlanError(f"--gpu {options.gpu}: has no price; rank machines, of your own too: --hardware FILE with price_per_hour")
+    if request.pipeline_parallel_size > 1:
+        raise PlanError(f"--pipeline-parallel-size {request.pipeline_parallel_size}: there is no estimate of its speed; leave it out here")
+    if request.data_parallel_size > 1:
+        raise PlanError(f"--data-parallel-size {request.data_parallel_size}: each instance gets as many replicas as it holds; leave it out")
 
 
 def _target(options: argparse.Namespace, model: Model, request: PlanRequest) -> tuple[Target, list[str]]:

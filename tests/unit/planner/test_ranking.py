@@ -165,6 +165,13 @@ def test_a_wrong_option_is_told_in_one_line(words, told):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("field", ["pipeline_parallel_size", "data_parallel_size"])
+def test_a_split_that_the_ranking_does_not_know_is_refused(field):
+    request = PlanRequest(context=8192, **{field: 2})
+    with pytest.raises(PlanError, match=f"--{field.replace('_', '-')} 2: .*leave it out"):
+        run_ranking(parse(), model_of("a-model", CONFIG), request, {})
+
+
 def test_the_text_has_the_table_the_reasons_and_the_command(capsys):
     assert run_ranking(parse("--budget", "5"), model_of("a-model", CONFIG), REQUEST, {}) == 0
     text = capsys.readouterr().out
