@@ -1,12 +1,15 @@
 """`tokenport cascade`: the words after it choose what is done. One file a command, each `run(words, environ) -> exit code`."""
 
 import difflib
+import importlib
 import sys
 from collections.abc import Mapping, Sequence
 
+_FILES = {"collect": "collect", "fit": "fit", "eval": "evaluate"}
 _USAGE = """\
 usage: tokenport cascade COMMAND ...        (COMMAND --help: all it takes)
 
+  collect QUESTIONS --url URL --tiers SMALL,LARGE    ask each tier of a server, grade the answers, write an outcome file
   fit FILE --quality Q --confidence C --out POLICY   fit the policy by which a small model hands over to a larger one
   eval FILE --policy POLICY [--json]                 what it comes to on other outcomes, beside always-small, always-large and others
 
@@ -15,7 +18,7 @@ FILE has the outcomes of each tier on your own requests: JSON lines
 
 
 def run_cascade(words: Sequence[str], environ: Mapping[str, str]) -> int:
-    """`cascade fit` or `cascade eval`. Returns the exit code: 2 for a wrong command line, told in one line.
+    """`cascade collect`, `fit` or `eval`. Returns the exit code: 2 for a wrong command line, told in one line.
 
     Raises:
         CascadeError: in one line.
@@ -24,17 +27,15 @@ def run_cascade(words: Sequence[str], environ: Mapping[str, str]) -> int:
     if command in ("help", "-h", "--help"):
         print(_USAGE)
         return 0
-    if command not in ("fit", "eval"):
-        near = difflib.get_close_matches(command, ("fit", "eval"), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "expected fit or eval"
+    if command not in _FILES:
+        near = difflib.get_close_matches(command, _FILES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(_FILES)}"
         print(f"tokenport cascade: unknown command {command!r}; {hint}", file=sys.stderr)
         return 2
     # Only what is run is imported: --help needs no numpy.
-    if command == "fit":
-        from serving.cascade.commands import fit as chosen
-    else:
-        from serving.cascade.commands import evaluate as chosen  # type: ignore[no-redef]
+    chosen = importlib.import_module(f"serving.cascade.commands.{_FILES[command]}")
     try:
-        return chosen.run(rest, environ)
+        code: int = chosen.run(rest, environ)
     except SystemExit as stop:  # argparse: the help, or a wrong command line
         return int(stop.code or 0)
+    return code

@@ -1,7 +1,6 @@
 """`tokenport cascade fit FILE`: read the outcomes, fit the policy, write it, and say what it came to."""
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,7 +52,7 @@ def _parser() -> kinds.Parser:
     model = "hash the model and the chat template in a folder; may be repeated"
     group.add_argument("--model", type=kinds.pair, action="append", default=[], metavar="TIER=FOLDER", help=model)
     sampling = 'what the tier samples with, as JSON: small={"temperature": 0}; may be repeated'
-    group.add_argument("--sampling", type=kinds.pair, action="append", default=[], metavar="TIER=JSON", help=sampling)
+    group.add_argument("--sampling", type=kinds.pair_of_json, action="append", default=[], metavar="TIER=JSON", help=sampling)
     valid = f"a hash from elsewhere: FACT is {', '.join(VALID_FOR)}; may be repeated"
     group.add_argument("--valid-for", type=kinds.pair, action="append", default=[], metavar="TIER.FACT=HASH", help=valid)
     return parser
@@ -63,7 +62,7 @@ def _valid_for(options: argparse.Namespace, tiers: Sequence[str]) -> dict[str, s
     found: list[tuple[str, str]] = list(options.valid_for)
     for tier, folder in options.model:
         found += [(f"{tier}.model", model_hash(Path(folder))), (f"{tier}.chat_template", chat_template_hash(Path(folder)))]
-    found += [(f"{tier}.sampling", _sampling(tier, text)) for tier, text in options.sampling]
+    found += [(f"{tier}.sampling", sampling_hash(sampling)) for tier, sampling in options.sampling]
     known = [f"{tier}.{fact}" for tier in tiers for fact in VALID_FOR]
     for name, _ in found:
         if name not in known:
@@ -71,13 +70,3 @@ def _valid_for(options: argparse.Namespace, tiers: Sequence[str]) -> dict[str, s
         if [each for each, _ in found].count(name) > 1:
             raise CascadeError(f"{name!r} is given twice")
     return dict(found)
-
-
-def _sampling(tier: str, text: str) -> str:
-    try:
-        sampling = json.loads(text)
-    except ValueError as error:
-        raise CascadeError(f"--sampling {tier}={text}: not JSON: {error}") from error
-    if not isinstance(sampling, dict):
-        raise CascadeError(f'--sampling {tier}={text}: expected an object such as {{"temperature": 0}}')
-    return sampling_hash(sampling)

@@ -1,8 +1,9 @@
-"""The words of both commands: a parser that tells what is wrong in one line, and the kinds of values."""
+"""The words of all commands: a parser that tells what is wrong in one line, and the kinds of values."""
 
 import argparse
 import difflib
-from typing import NoReturn
+import json
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,12 +48,37 @@ def seed(word: str) -> int:
     return int(word)
 
 
+def seconds(word: str) -> float:
+    """Above 0."""
+    value = _number(word)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{word} is no number of seconds above 0")
+    return value
+
+
+def json_object(word: str) -> dict[str, Any]:
+    """An object as JSON."""
+    try:
+        value = json.loads(word)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{word!r} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f'{word!r} is no object, such as {{"temperature": 0}}')
+    return value
+
+
 def pair(word: str) -> tuple[str, str]:
     """NAME=VALUE."""
     name, equals, value = word.partition("=")
     if not name or not equals or not value:
         raise argparse.ArgumentTypeError(f"{word!r} is not NAME=VALUE")
     return name, value
+
+
+def pair_of_json(word: str) -> tuple[str, dict[str, Any]]:
+    """NAME=JSON, of an object."""
+    name, text = pair(word)
+    return name, json_object(text)
 
 
 def names(word: str) -> tuple[str, ...]:

@@ -1,0 +1,65 @@
+"""`tokenport cascade collect QUESTIONS`: ask every tier of a running server, grade, and write the outcome file that `fit` reads."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from serving.cascade.collect import Collector
+from serving.cascade.commands import words as kinds
+from serving.errors import CascadeError
+from serving.questions import read_questions
+
+
+def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the command. Raises `TokenportError`."""
+    options = _parser().parse_args(words)
+    collector = Collector(
+        url=options.url.rstrip("/"),
+        headers=_headers(options.api_key_env, environ),
+        tiers=options.tiers,
+        hold_tokens=options.hold_tokens,
+        sampling=options.sampling,
+        concurrency=options.concurrency,
+        timeout_s=options.timeout,
+    )
+    questions = read_questions(options.questions)
+    lines, left_out = asyncio.run(collector.collect(questions))
+    options.out.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    print(f"{len(lines)} of {len(questions)} questions answered by {', '.join(options.tiers)}; written: {options.out}")
+    for tier in options.tiers:
+        outcomes = [line["outcomes"][tier] for line in lines]
+        means = (sum(outcome[name] for outcome in outcomes) / len(outcomes) for name in ("quality", "cost"))
+        print("{}: {:.1%} right, {:.3g} USD an answer".format(tier, *means))
+    if left_out:
+        print(f"tokenport cascade collect: {len(left_out)} questions left out; the first: {left_out[0]}", file=sys.stderr)
+    return 0
+
+
+def _parser() -> kinds.Parser:
+    parser = kinds.Parser(
+        prog="tokenport cascade collect",
+        description="Ask each tier of a server with a cascade every question of a file (JSON lines of id, messages and answer, the one right "
+        "text) and write what came of it: quality, cost, and signals of the first tokens.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("questions", metavar="QUESTIONS", type=Path)
+    parser.add_argument("--url", required=True, help="the server: http://host:port")
+    parser.add_argument("--tiers", required=True, type=kinds.names, metavar="SMALL,LARGE", help="their names, from small to large")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the outcome file to write")
+    parser.add_argument("--hold-tokens", required=True, type=kinds.count, metavar="N", help="of how many first tokens the signals are")
+    sampling = 'fields of every request, as JSON (default: {"temperature": 0})'
+    parser.add_argument("--sampling", type=kinds.json_object, default={"temperature": 0}, metavar="JSON", help=sampling)
+    parser.add_argument("--concurrency", type=kinds.count, default=8, metavar="N", help="questions at once (default 8)")
+    parser.add_argument("--timeout", type=kinds.seconds, default=300.0, metavar="S", help="for one answer (default 300)")
+    parser.add_argument("--api-key-env", metavar="NAME", help="the environment variable that has the server's key")
+    return parser
+
+
+def _headers(variable: str | None, environ: Mapping[str, str]) -> dict[str, str]:
+    if variable is None:
+        return {}
+    if not environ.get(variable):
+        raise CascadeError(f"--api-key-env {variable}: no such variable in the environment, or it is empty")
+    return {"Authorization": f"Bearer {environ[variable]}"}
