@@ -40,7 +40,7 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
 def _parser() -> kinds.Parser:
     parser = kinds.Parser(
         prog="tokenport cascade collect",
-        description="Ask each tier of a server with a cascade every question of a file (JSON lines of id, messages and answer, the one right "
+        description="Ask each tier of a server with a cascade every question of a file (JSON lines of id, messages, answer: the one right "
         "text) and write what came of it: quality, cost, and signals of the first tokens.",
         allow_abbrev=False,
     )
