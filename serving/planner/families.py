@@ -86,3 +86,7 @@ FAMILIES: dict[str, Family] = {
     "ernie4_5": Family(qkv_bias="use_bias", output_bias="use_bias", mlp_bias="use_bias", is_tied=True),
     "bloom": Family(norm_bias=True, qkv_bias=True, output_bias=True, mlp_bias=True, has_gate=False, is_tied=True),
 }
+_LIKE_GPT_IN_TRANSFORMERS = ("gpt_bigcode", "gpt_neox", "phi", "starcoder2")
+_LIKE_LLAMA_IN_TRANSFORMERS = ("arcee", "glm", "helium", "hunyuan_v1_dense", "olmo", "olmo2", "olmo3", "seed_oss", "smollm3")
+RUN_BY_TRANSFORMERS = frozenset(_LIKE_GPT_IN_TRANSFORMERS + _LIKE_LLAMA_IN_TRANSFORMERS)
+"""Families that vLLM 0.32 has no code of its own for (`_TRANSFORMERS_SUPPORTED_MODELS` in vllm/model_executor/models/registry.py)."""

@@ -167,7 +167,7 @@ def _parts(model: Model, request: PlanRequest, gpu: Gpu) -> _Parts:
     layout = _layout(model, request, request.tensor_parallel_size or 1)
     float_bytes = FLOAT_BYTES[request.dtype]
     steps = Steps(request.max_num_batched_tokens or 1, request.max_num_seqs or 1, float_bytes)
-    over = overheads(model, layout, steps, has_graphs=not request.enforce_eager)
+    over = overheads(model, layout, steps, has_graphs=not request.enforce_eager, device=gpu.device)
     usable, share = gpu.usable_bytes, request.gpu_memory_utilization
     if over.start_bytes.estimate > (1 - share) * usable.estimate:
         most = int(100 * (1 - over.start_bytes.estimate / usable.estimate)) / 100
@@ -176,15 +176,15 @@ def _parts(model: Model, request: PlanRequest, gpu: Gpu) -> _Parts:
             f"of the {usable.estimate / 2**30:.1f} before; {most:g} at most"
         )
     return _Parts(
-        weights=weights_bytes(model, layout, _format(request), float_bytes),
-        cache=kv_cache_of(model, layout, request.kv_cache_dtype, float_bytes, steps.num_batched_tokens),
+        weights=weights_bytes(model, layout, _format(request, gpu), float_bytes),
+        cache=kv_cache_of(model, layout, request.kv_cache_dtype, float_bytes, steps.num_batched_tokens, gpu.device),
         overheads=over,
         budget=usable.times(share) + over.start_bytes,
     )
 
 
-def _format(request: PlanRequest) -> WeightFormat | None:
-    return None if request.quantization is None else online_format(request.quantization)
+def _format(request: PlanRequest, gpu: Gpu) -> WeightFormat | None:
+    return None if request.quantization is None else online_format(request.quantization, gpu.device)
 
 
 def _asked_bytes(request: PlanRequest, cache: KvCache, sequences: int) -> float:

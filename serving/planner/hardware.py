@@ -7,6 +7,8 @@ from typing import Literal
 from serving.planner.interval import Interval
 
 Link = Literal["nvlink", "pcie"]
+Device = Literal["cuda", "cpu"]
+"""What the engine is built for, by torch's names."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Gpu:
     flops_per_s: Mapping[str, float]
     source: str
     as_of: str
+    device: Device = "cuda"
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.errors import PlanError
+from serving.planner.hardware import Device
 from serving.planner.layout import Layout
 from serving.planner.model import FLOAT_BYTES, Model
 from serving.planner.weight_format import checkpoint_config
 
-BLOCK_SIZE = 16
-"""Tokens of a block on CUDA. Of what is planned only the rounding of a sequence depends on it."""
+_BLOCK_SIZES: dict[Device, int] = {"cuda": 16, "cpu": 128}
+"""Tokens of a block. Of what is planned only the rounding of a sequence depends on it."""
+_LATENT_BLOCK_SIZE = 16
+"""Of latent attention, on the CPU too (`CpuPlatform` in vllm/platforms/cpu.py)."""
 _NUM_BATCHES = 2
 """Steps under way at once with asynchronous scheduling, vLLM's default: one running, one being prepared; with stages one each and one
 more (`max_concurrent_batches` in vllm/config/vllm.py)."""
@@ -35,9 +38,11 @@ class Group:
 
 @dataclass(frozen=True)
 class KvCache:
-    """`layer_bytes`: a token of one layer on one rank. `in_flight`: tokens that steps under way may hold beyond a window."""
+    """`block_size`: tokens of a block. `layer_bytes`: a token of one layer on one rank. `in_flight`: tokens that steps under way may hold
+    beyond a window."""
 
     groups: tuple[Group, ...]
+    block_size: int
     layer_bytes: int
     num_ranks_of_stage: int
     in_flight: int
@@ -54,14 +59,14 @@ class KvCache:
 
     def blocks(self, context: int) -> int:
         """Of a sequence of `context` tokens, over all groups."""
-        return sum(_group_blocks(group, context, self.in_flight) for group in self.groups)
+        return sum(self._group_blocks(group, context) for group in self.groups)
 
     def bytes_per_token(self, context: int) -> int:
         """Over all ranks of a replica: exact where all layers see everything; else what a sequence of `context` tokens takes, divided by
         them."""
         block_bytes = sum(self._stage_block_bytes()) * self.num_ranks_of_stage
         if self.sees_everything:
-            return block_bytes // BLOCK_SIZE
+            return block_bytes // self.block_size
         return math.ceil(self.blocks(context) * block_bytes / context)
 
     def longest_context(self, num_blocks: int, num_sequences: int, limit: int) -> int:
@@ -72,26 +77,31 @@ class KvCache:
             low, high = (middle, high) if num_sequences * self.blocks(middle) <= num_blocks - 1 else (low, middle - 1)
         return low
 
+    def _group_blocks(self, group: Group, context: int) -> int:
+        if group.window is None:
+            return -(-context // self.block_size)
+        # One more, since a window need not begin where a block does.
+        return -(-min(group.window - 1 + self.in_flight, context) // self.block_size) + 1
+
     def _stage_block_bytes(self) -> list[int]:
         stages = zip(*(group.layers_of_stage for group in self.groups), strict=True)
-        return [max(layers) * self.layer_bytes * BLOCK_SIZE for layers in stages]
+        return [max(layers) * self.layer_bytes * self.block_size for layers in stages]
 
 
 def kv_cache_of(
-    model: Model, layout: Layout, kv_cache_dtype: str, float_bytes: int, num_batched_tokens: int, *, can_free: bool = True
+    model: Model, layout: Layout, kv_cache_dtype: str, float_bytes: int, num_batched_tokens: int, device: Device = "cuda"
 ) -> KvCache:
-    """`can_free`: whether blocks behind a window are given back, which vLLM does not on the CPU (its hybrid KV cache manager).
+    """`num_batched_tokens` of one step.
 
     Raises:
         PlanError: the type, or the layout of the model's layers, is not planned.
     """
     number_bytes = kv_number_bytes(model, kv_cache_dtype, float_bytes)
     windows = layer_windows(model.decoder)
-    if not can_free and len(set(windows)) > 1:
-        windows = [None] * len(windows)
     steps = _NUM_BATCHES if layout.num_stages == 1 else layout.num_stages + 1
     return KvCache(
         groups=tuple(_groups(windows, layout)),
+        block_size=_LATENT_BLOCK_SIZE if model.decoder.get("kv_lora_rank") else _BLOCK_SIZES[device],
         layer_bytes=_layer_bytes(model.decoder, layout, number_bytes),
         num_ranks_of_stage=layout.sharding.num_ranks,
         in_flight=steps * num_batched_tokens,
@@ -155,10 +165,3 @@ def _groups(windows: list[int | None], layout: Layout) -> list[Group]:
             members = layers[first::count]
             groups.append(Group(tuple(sum(layer in stage for layer in members) for stage in stages), window))
     return groups
-
-
-def _group_blocks(group: Group, context: int, in_flight: int) -> int:
-    if group.window is None:
-        return -(-context // BLOCK_SIZE)
-    # One more, since a window need not begin where a block does.
-    return -(-min(group.window - 1 + in_flight, context) // BLOCK_SIZE) + 1

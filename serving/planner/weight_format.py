@@ -7,10 +7,11 @@ which is needed only where there are no safetensors headers: these tell the byte
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from serving.errors import PlanError
+from serving.planner.hardware import Device
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,16 @@ vllm/config/quantization.py, and its bitsandbytes loader: NF4 with a scale of 8 
 _CHECKPOINTS = ("awq", "awq_marlin", "gptq", "gptq_marlin", "compressed-tensors", "modelopt", "quark")
 
 
-def online_format(quantization: str) -> WeightFormat:
+def online_format(quantization: str, device: Device = "cuda") -> WeightFormat:
     """The format that `quantization` makes of a checkpoint in floats.
 
     Raises:
         PlanError: there is none of that name, or it is one of checkpoints.
     """
     if quantization in ONLINE:
-        return ONLINE[quantization]
+        known = ONLINE[quantization]
+        # oneDNN's kernel keeps the sum of each row beside its scale (`azp_adj` in vllm/model_executor/kernels/linear/scaled_mm/cpu.py).
+        return replace(known, scale_bits=64) if (quantization, device) == ("int8", "cpu") else known
     if quantization in _CHECKPOINTS:
         raise PlanError(f"quantization={quantization}: the checkpoint is in floats; give one that is quantised so, or quantization=int8")
     near = difflib.get_close_matches(quantization, ONLINE, n=1, cutoff=0)[0]

@@ -6,7 +6,7 @@ Exact for what is in safetensors headers; where it is not known whether somethin
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from serving.planner.families import FAMILIES
+from serving.planner.families import FAMILIES, RUN_BY_TRANSFORMERS
 from serving.planner.interval import Interval, exactly
 from serving.planner.layout import Layout
 from serving.planner.model import Model
@@ -24,7 +24,8 @@ def weights_bytes(model: Model, layout: Layout, weight_format: WeightFormat | No
 
 def _stage_bytes(model: Model, layout: Layout, stage: int, weight_format: WeightFormat | None, float_bytes: int) -> Interval:
     layers = layout.stage_layers[stage]
-    total = exactly(_added_bytes(model.decoder, layout, len(layers), float_bytes))
+    is_quantized = weight_format is not None or model.checkpoint_method is not None
+    total = exactly(_added_bytes(model.decoder, layout, len(layers), float_bytes, is_quantized=is_quantized))
     for part in _parts_of(model.parts, layout, stage, is_tied=model.shape.has_tied_embeddings):
         total += _part_bytes(part, layout, weight_format, float_bytes)
     return total
@@ -53,20 +54,24 @@ def _part_bytes(part: Part, layout: Layout, weight_format: WeightFormat | None, 
     return Interval(size, least, size * (1 + spread))
 
 
-def _added_bytes(decoder: Mapping[str, Any], layout: Layout, num_layers: int, float_bytes: int) -> float:
-    """What no file has: the table of rotary positions, which all layers share, and of latent attention the two halves of kv_b_proj, which
-    decoding keeps multiplied out (`process_weights_after_loading` in vllm/model_executor/layers/attention/mla_attention.py)."""
+def _added_bytes(decoder: Mapping[str, Any], layout: Layout, num_layers: int, float_bytes: int, *, is_quantized: bool) -> float:
+    """What no file has: the table of rotary positions, which all layers share; of quantised latent attention the two halves of kv_b_proj,
+    which decoding needs as floats (`process_weights_after_loading` in vllm/model_executor/layers/attention/mla_attention.py); and GPT
+    BigCode's mask, a byte for each two positions."""
     latent = 0.0
-    if decoder.get("kv_lora_rank"):
+    if decoder.get("kv_lora_rank") and is_quantized:
         heads = layout.sharding.num_heads / layout.sharding.num_ranks
         latent = num_layers * heads * (decoder["qk_nope_head_dim"] + decoder["v_head_dim"]) * decoder["kv_lora_rank"]
-    return (latent + _rotary_numbers(decoder, layout)) * float_bytes
+    mask_bytes = decoder["max_position_embeddings"] ** 2 if decoder["model_type"] == "gpt_bigcode" else 0
+    return (latent + _rotary_numbers(decoder, layout)) * float_bytes + mask_bytes
 
 
 def _rotary_numbers(decoder: Mapping[str, Any], layout: Layout) -> float:
-    """A cosine and a sine for each position and half of the rotated dimensions (`RotaryEmbedding` in vLLM)."""
+    """A cosine and a sine for each position and half of the rotated dimensions (`RotaryEmbedding` in vLLM); Transformers' code has no such
+    table."""
     family = FAMILIES.get(decoder["model_type"])
-    if decoder["model_type"] == "bloom" or decoder.get("alibi") or (family is not None and family.position_rows is not None):
+    has_other_positions = decoder["model_type"] == "bloom" or decoder.get("alibi") or (family and family.position_rows is not None)
+    if has_other_positions or decoder["model_type"] in RUN_BY_TRANSFORMERS:
         return 0
     scaling = decoder.get("rope_parameters") or decoder.get("rope_scaling") or {}
     positions = decoder["max_position_embeddings"]
