@@ -14,7 +14,7 @@ from typing import Any
 from serving.errors import PlanError
 from serving.planner.efficiency import Efficiency
 from serving.planner.hardware import Gpu
-from serving.planner.interval import Interval
+from serving.planner.interval import Interval, exactly
 
 _SCHEMA_VERSION = 1
 _SPREAD = 1.1
@@ -69,13 +69,13 @@ def calibrated(efficiency: Efficiency, measured: Sequence[Measured], gpu: Gpu, p
     if bandwidth is None and compute is None:
         return efficiency
     files = ", ".join(sorted({one.file for one in ours}))
-    narrowed = replace(
-        efficiency,
-        bandwidth_share=bandwidth or efficiency.bandwidth_share,
-        basis=f"calibrated for {gpu.name} in {precision} on {files}",
-    )
-    # The measured share has what 8 bits gain or lose in it.
-    return narrowed if compute is None else replace(narrowed, compute_share=compute, eight_bit_gain=Interval(1.0, 1.0, 1.0))
+    after = replace(efficiency, basis=f"what was measured on {gpu.name} in {precision}: {files}")
+    # What the engine itself took is in the measured share of the bandwidth, and what 8 bits gain in that of the rate.
+    if bandwidth is not None:
+        after = replace(after, bandwidth_share=bandwidth, step_s=exactly(0.0))
+    if compute is not None:
+        after = replace(after, compute_share=compute, eight_bit_gain=exactly(1.0))
+    return after
 
 
 def _document(path: Path) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +13,26 @@ from serving.planner.sagemaker_values import INFERENCE_AMI_VERSION, SageMakerVal
 
 _PREFIX = "TOKENPORT_"
 _PLACE = "s3://BUCKET/PREFIX/"
-_SETTINGS = (
-    "dtype",
-    "kv_cache_dtype",
-    "gpu_memory_utilization",
-    "max_num_batched_tokens",
-    "max_num_seqs",
-    "enforce_eager",
-    "enable_expert_parallel",
-)
-"""Of a request what is told only if it is not the engine's default."""
+_NOT_AS_ASKED = {"context", "concurrency", "quantization", "pipeline_parallel_size", "tensor_parallel_size", "data_parallel_size"}
+_NOT_AS_ASKED |= {"max_num_seqs", "max_num_batched_tokens"}
+"""Of a request what the candidate settles itself, or what is no setting."""
 
 
-def settings_of(candidate: Candidate, request: PlanRequest, context: int) -> Mapping[str, Any]:
-    """Tokenport's settings as environment variables, as they run what was planned."""
-    settings: dict[str, Any] = {"max_model_len": context, "tensor_parallel_size": candidate.num_ranks}
+def settings_of(candidate: Candidate, request: PlanRequest) -> Mapping[str, str]:
+    """Tokenport's settings as environment variables, by which the engine runs what was planned."""
+    settled = candidate.plan.request if candidate.plan is not None else request
+    settings: dict[str, Any] = {
+        "max_model_len": settled.context,
+        "tensor_parallel_size": candidate.num_ranks,
+        "max_num_seqs": settled.max_num_seqs,
+        "max_num_batched_tokens": settled.max_num_batched_tokens,
+    }
     if candidate.num_replicas > 1:
         settings["data_parallel_size"] = candidate.num_replicas
     if candidate.quantization is not None:
         settings["quantization"] = candidate.quantization
-    default = PlanRequest()
-    settings |= {name: value for name in _SETTINGS if (value := getattr(request, name)) != getattr(default, name)}
+    asked = {field.name: getattr(request, field.name) for field in fields(PlanRequest) if field.name not in _NOT_AS_ASKED}
+    settings |= {name: value for name, value in asked.items() if value != getattr(PlanRequest(), name)}
     return {_PREFIX + name.upper(): str(value).lower() if isinstance(value, bool) else str(value) for name, value in settings.items()}
 
 
@@ -42,7 +42,7 @@ def values_of(candidate: Candidate, model: Model) -> SageMakerValues:
     return sagemaker_values(candidate.instance, checkpoint_bytes, candidate.num_ranks * candidate.num_replicas)
 
 
-def deploy_command(candidate: Candidate, model: Model, settings: Mapping[str, Any], values: SageMakerValues) -> str | None:
+def deploy_command(candidate: Candidate, model: Model, settings: Mapping[str, str], values: SageMakerValues) -> str | None:
     """`tokenport deploy endpoint ...`; words in capitals are the user's to fill in. None for a machine that is not SageMaker's."""
     if not candidate.instance.name.startswith("ml."):
         return None

@@ -95,8 +95,8 @@ def published_efficiency() -> Efficiency:
 
 
 def _interval(entry: Mapping[str, Any]) -> Interval:
-    if "interval" in entry:
-        return Interval(*entry["interval"])
+    if "points" not in entry:
+        return Interval(entry["estimate"], entry["low"], entry["high"])
     values = [point["value"] for point in entry["points"]]
     return Interval(median(values), min(values) / _WIDER, max(values) * _WIDER)
 

@@ -8,14 +8,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from serving.errors import NoFit, PlanError
+from serving.errors import PlanError
 from serving.planner.calibration import Measured, calibrated
 from serving.planner.decoder_work import computed_in, work_of
 from serving.planner.efficiency import Efficiency
-from serving.planner.fit import make_plan
+from serving.planner.fit import best_plan
 from serving.planner.hardware import Gpu, Instance, Link
 from serving.planner.interval import Interval
-from serving.planner.model import FLOAT_BYTES, Model, config_dtype
+from serving.planner.model import FLOAT_BYTES, Model
 from serving.planner.plan import Plan, PlanRequest
 from serving.planner.speed import Flow, ServedModel, Speed, estimate_speed
 
@@ -119,8 +119,8 @@ class Ranker:
         plans = self._plans.setdefault(request, {})
         if gpu.name not in plans:
             try:
-                plans[gpu.name] = make_plan(self._model, request, gpu, num_ranks)
-            except (PlanError, NoFit) as error:
+                plans[gpu.name] = best_plan(self._model, request, gpu, num_ranks)
+            except PlanError as error:
                 plans[gpu.name] = str(error)
         return plans[gpu.name]
 
@@ -142,8 +142,7 @@ class Ranker:
     def _served(self, plan: Plan, gpu: Gpu, quantization: str | None, link: Link | None) -> ServedModel:
         shape, num_ranks = self._model.shape, plan.num_gpus
         precision = computed_in(quantization, self._model.config)
-        dtype = config_dtype(self._model.config) if plan.request.dtype == "auto" else plan.request.dtype
-        float_bytes = FLOAT_BYTES.get(dtype, 2)
+        float_bytes = FLOAT_BYTES[plan.request.dtype]
         # Of the input embedding a step reads a row a token; where it is tied, the same matrix is read whole for the logits.
         unread = 0 if shape.has_tied_embeddings else shape.vocab_size * shape.hidden_size * float_bytes
         return ServedModel(

@@ -17,19 +17,18 @@ ESTIMATE = (
 
 def ranking_json(ranking: Ranking, model: Model, request: PlanRequest, assumed: list[str]) -> dict[str, Any]:
     """`winners` and `losers` as in `Ranking`."""
-    context = request.context or model.shape.max_context
     return {
         "model": model.name,
         "target": {**asdict(ranking.target.flow), **{name: getattr(ranking.target, name) for name in ("ttft_s", "tpot_s", "usd_per_hour")}},
-        "context": context,
+        "context": request.context,
         "estimate": ESTIMATE,
-        "winners": [_candidate(one, model, request, context) for one in ranking.winners],
-        "losers": [_candidate(one, model, request, context) for one in ranking.losers],
+        "winners": [_candidate(one, model, request) for one in ranking.winners],
+        "losers": [_candidate(one, model, request) for one in ranking.losers],
         "assumed": assumed,
     }
 
 
-def _candidate(candidate: Candidate, model: Model, request: PlanRequest, context: int) -> dict[str, Any]:
+def _candidate(candidate: Candidate, model: Model, request: PlanRequest) -> dict[str, Any]:
     instance, plan, speed = candidate.instance, candidate.plan, candidate.speed
     found: dict[str, Any] = {
         "instance": instance.name,
@@ -53,7 +52,7 @@ def _candidate(candidate: Candidate, model: Model, request: PlanRequest, context
         "basis": candidate.basis,
     }
     if not candidate.reasons:
-        settings, values = settings_of(candidate, request, context), values_of(candidate, model)
+        settings, values = settings_of(candidate, request), values_of(candidate, model)
         found |= {"settings": dict(settings), "sagemaker": values.to_json() if instance.name.startswith("ml.") else None}
         found["deploy_command"] = deploy_command(candidate, model, settings, values)
     return found

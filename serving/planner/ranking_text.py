@@ -66,7 +66,7 @@ def loser_rows(losers: Iterable[Candidate]) -> list[tuple[str, ...]]:
 
 def how_to_run(candidate: Candidate, model: Model, request: PlanRequest) -> list[tuple[str, list[str]]]:
     """A title and its lines: Tokenport's settings, SageMaker's values, the command."""
-    settings = settings_of(candidate, request, request.context or model.shape.max_context)
+    settings = settings_of(candidate, request)
     values = values_of(candidate, model)
     found = [("Tokenport's settings", [f"{name}={value}" for name, value in settings.items()])]
     command = deploy_command(candidate, model, settings, values)

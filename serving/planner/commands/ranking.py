@@ -3,10 +3,12 @@
 import argparse
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from serving.errors import PlanError
 from serving.planner.calibration import read_measured
+from serving.planner.context_limit import default_context
 from serving.planner.cost.quantities import count, duration_s, number
 from serving.planner.efficiency import published_efficiency
 from serving.planner.instances import find_instance, load_hardware
@@ -50,7 +52,11 @@ def run_ranking(options: argparse.Namespace, model: Model, request: PlanRequest,
         PlanError: an option, or a file that one names, is wrong.
     """
     _refuse_what_is_not_ranked(options, request)
-    target, assumed = _target(options, model, request)
+    assumed = list(model.assumed)
+    if request.context is None:
+        request = replace(request, context=default_context(model.decoder))
+        assumed.append(f"--context {request.context}: the model's own")
+    target = _target(options, request, assumed)
     prices = read_prices(options.prices) if options.prices else None
     hardware = load_hardware(options.hardware, prices=prices)
     measured = [read_measured(path, hardware.gpus) for path in options.calibrate]
@@ -75,10 +81,9 @@ def _refuse_what_is_not_ranked(options: argparse.Namespace, request: PlanRequest
         raise PlanError(f"--data-parallel-size {request.data_parallel_size}: each instance gets as many replicas as it holds; leave it out")
 
 
-def _target(options: argparse.Namespace, model: Model, request: PlanRequest) -> tuple[Target, list[str]]:
-    """The target, and a line for each value that nobody told."""
-    assumed = list(model.assumed)
-    context = request.context or model.shape.max_context
+def _target(options: argparse.Namespace, request: PlanRequest, assumed: list[str]) -> Target:
+    """What is to be kept. Adds a line to `assumed` for each value that nobody told."""
+    context = request.context or 1
     if options.output_tokens:
         output_tokens = count("--output-tokens", options.output_tokens)
     else:
@@ -92,13 +97,12 @@ def _target(options: argparse.Namespace, model: Model, request: PlanRequest) -> 
         assumed.append(f"--input-tokens {input_tokens}: what the output leaves of the context")
     if input_tokens + output_tokens > context:
         raise PlanError(f"--input-tokens {input_tokens} and --output-tokens {output_tokens} do not go into --context {context} together")
-    target = Target(
+    return Target(
         flow=Flow(input_tokens, output_tokens, request.concurrency),
         ttft_s=duration_s("--ttft", options.ttft) if options.ttft else None,
         tpot_s=duration_s("--tpot", options.tpot) if options.tpot else None,
         usd_per_hour=number("--budget", options.budget) if options.budget else None,
     )
-    return target, assumed
 
 
 def _write(path: Path, text: str) -> None:

@@ -39,7 +39,7 @@ def planned():
     model, request = model_of("a-model", CONFIG), PlanRequest(context=4096, concurrency=4, gpu_memory_utilization=0.8)
     ranker = Ranker(model, request, Target(Flow(1000, 200, 4)), published_efficiency())
     first = ranker.rank([find_instance("ml.g6.12xlarge")]).winners[0]
-    settings, values = settings_of(first, request, 4096), values_of(first, model)
+    settings, values = settings_of(first, request), values_of(first, model)
     return deploy_command(first, model, settings, values), settings, values
 
 
@@ -57,6 +57,8 @@ def test_what_differs_from_the_engines_default_is_a_setting(planned):
     _, settings, _ = planned
     assert settings["TOKENPORT_GPU_MEMORY_UTILIZATION"] == "0.8"
     assert "TOKENPORT_DTYPE" not in settings
+    assert settings["TOKENPORT_MAX_MODEL_LEN"] == "4096"
+    assert int(settings["TOKENPORT_MAX_NUM_SEQS"]) >= 4
 
 
 @pytest.mark.parametrize("size_gb", [1, 16, 140, 500, 1500])

@@ -14,6 +14,7 @@ from serving.planner.work_per_token import WorkPerToken
 HARDWARE = load_hardware()
 L4 = HARDWARE.gpus["L4"]
 BANDWIDTH_SHARE, COMPUTE_SHARE = 0.8, 0.5
+MODEL = ServedModel(WorkPerToken(7 * 10**9, 5 * 10**8, 524288), 32, 8192, 15e9, 131072, "float16", L4, 1, None)
 
 
 def result(**changes):
@@ -63,9 +64,16 @@ def test_it_narrows_the_interval_around_what_was_measured_and_says_on_what(tmp_p
     assert "result.json" in after.basis
     assert "L4 in float16" in after.basis
 
-    model = ServedModel(WorkPerToken(7 * 10**9, 5 * 10**8, 524288), 32, 8192, 15e9, 131072, "float16", L4, 1, None)
-    wide, narrow = (estimate_speed(model, Flow(1000, 200, 8), one).tpot_s for one in (before, after))
+    wide, narrow = (estimate_speed(MODEL, Flow(1000, 200, 8), one).tpot_s for one in (before, after))
     assert (narrow.high - narrow.low) / narrow.estimate < (wide.high - wide.low) / wide.estimate / 2
+
+
+def test_what_was_measured_is_estimated_again(tmp_path):
+    after = calibrated(published_efficiency(), [measured(tmp_path)], L4, "float16")
+    found = estimate_speed(MODEL, Flow(1000, 200, 1), after)
+    assert found.tpot_s.estimate == pytest.approx((15e9 + 131072 * 1100) / (BANDWIDTH_SHARE * 300e9))
+    prefill_s = MODEL.work.prefill_flops(1000) / (COMPUTE_SHARE * 121e12)
+    assert found.ttft_s.estimate == pytest.approx(prefill_s + found.tpot_s.estimate)
 
 
 def test_it_says_nothing_of_another_gpu_or_precision(tmp_path):

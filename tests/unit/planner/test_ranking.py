@@ -116,6 +116,17 @@ def test_what_is_asked_for_is_not_varied(rank):
     assert {(one["quantization"], one["tensor_parallel_size"]) for one in found["winners"]} == {("int8", 2)}
 
 
+def test_so_many_at_once_as_asked_for_is_a_setting(rank):
+    _, found = rank("--instance", "ml.p5en.48xlarge", request=PlanRequest(context=1024, concurrency=3000, tensor_parallel_size=8))
+    assert {one["settings"]["TOKENPORT_MAX_NUM_SEQS"] for one in found["winners"]} == {"3000"}
+
+
+def test_without_a_context_it_is_the_models_own(rank):
+    _, found = rank("--instance", "ml.p5en.48xlarge", request=PlanRequest())
+    assert found["context"] == 131072
+    assert "--context 131072: the model's own" in found["assumed"]
+
+
 def test_more_copies_than_gpus_is_a_reason(rank):
     _, found = rank("--instance", "ml.g6.xlarge", request=PlanRequest(context=8192, tensor_parallel_size=2))
     assert found["losers"][0]["reasons"] == ["has 1 GPUs of the 2 asked for"]
