@@ -6,6 +6,7 @@ contradictory stops the start; nothing is dropped. vLLM's own arguments are sett
 
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,9 +58,8 @@ class Settings:
     seconds that running requests have after SIGTERM. `stall_s`: seconds without a step of the engine that make it stalled. `deadline_s`,
     `stream_deadline_s`: seconds an answer may take, 0 for no limit. `max_queue` requests and `max_queue_tokens` tokens may wait beyond what
     the engine holds at once; None for as many tokens again. `kv_cache_tokens`, `max_concurrency` (sequences of full length): what the KV
-    cache of each replica holds; None for what memory is left. `session_ttl_s`: seconds that a session lasts. `cascade`: see `cascade/config.py`. `emf_*`: see
-    `aws/emf.py`. `on_sagemaker`: the platform
-    runs this process.
+    cache of each replica holds; None for what memory is left. `session_ttl_s`: seconds that a session lasts. `cascade`: see
+    `cascade/config.py`. `emf_*`: see `api/emf.py`. `on_sagemaker`: the platform runs this process.
     `custom_code*`: see `api/custom_code.py`. `secure_mode`, `security_controls` (upper case), `untrusted_channels`: see `secure_mode.py`.
     `verify_checksums`: see `engine/checksums.py`. `trust_shipped_cache`: see `engine/shipped_cache.py`.
     `adapter_roots`: absolute paths of the directories that LoRA adapters may be in.
@@ -89,6 +89,7 @@ class Settings:
     cascade: str | None
     emf_namespace: str | None
     emf_interval_s: float
+    emf_endpoint_name: str | None
     verify_checksums: bool
     trust_shipped_cache: bool
     custom_code: bool
@@ -194,6 +195,8 @@ def _checked(name: str, value: Any) -> Any:
         return _controls(value)
     if name == "custom_code_program":
         return _program(value)
+    if name == "emf_namespace" and value is not None:
+        return _namespace(value)
     if name == "custom_code_dir" and value is not None:
         return _local_folder(value)
     if name == "untrusted_channels":
@@ -210,6 +213,13 @@ def _program(name: str) -> str:
     if "/" in name:
         raise WrongValueError("a file in the code folder itself")
     return name if name.endswith(".py") else f"{name}.py"
+
+
+def _namespace(name: str) -> str:
+    """CloudWatch's rules: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html"""
+    if not re.fullmatch(r"[\w.\-/# ][\w.\-/#: ]{0,254}", name, re.ASCII) or name.startswith("AWS/"):
+        raise WrongValueError("up to 255 letters, digits and . _ - / # : and spaces, not beginning with a colon or AWS/")
+    return name
 
 
 def _local_folder(name: str) -> str:
@@ -239,6 +249,9 @@ def _refuse_contradictions(settings: Settings) -> None:
     for name in ("enable_log_requests", "enable_log_outputs"):
         if settings.engine.get(name) and not settings.log_requests:
             raise SettingsError(f"{settings.sources[name]}: {name} puts requests into the log, which needs log_requests=true as well")
+    for name in ("emf_interval_s", "emf_endpoint_name"):
+        if settings.emf_namespace is None and settings.sources[name] != DEFAULT:
+            raise SettingsError(f"{settings.sources[name]}: {name} is of metrics that nobody asked for; set emf_namespace too")
     _refuse_two_cache_sizes(settings)
     for name in ("max_loras", "max_cpu_loras", "lora_modules"):
         if settings.engine.get("enable_lora") is False and name in settings.engine:

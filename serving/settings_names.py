@@ -57,6 +57,7 @@ OWN = {
         Argument("cascade", "str", help="File of a cascade: its tiers, and the policy that chooses among them for the model `auto`"),
         Argument("emf_namespace", "str", help="Write CloudWatch metrics of this namespace into the log (embedded metric format)"),
         Argument("emf_interval_s", "float", default=10.0, help="Seconds between two such lines"),
+        Argument("emf_endpoint_name", "str", help="The EndpointName that those metrics carry; unset: the model's name as ModelName"),
     )
 }
 

@@ -9,17 +9,20 @@ import contextlib
 import logging
 import signal
 import socket
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 import psutil
 import uvicorn
+from prometheus_client import REGISTRY
 from starlette.types import ASGIApp
 
 from serving.api.app import create_app
 from serving.api.context import InFlight
 from serving.api.custom_code import CustomCode
+from serving.api.emf import report_metrics
 from serving.api.lifecycle import Lifecycle
 from serving.api.memory import log_start
 from serving.api.watch import watch
@@ -98,7 +101,11 @@ async def _live(
     if not stop.is_set:
         lifecycle.ready()
         on_ready()
-        background = [asyncio.create_task(watch(engine, lifecycle, settings.stall_s)), asyncio.create_task(log_start(engine, lifecycle))]
+        background = [
+            asyncio.create_task(watch(engine, lifecycle, settings.stall_s)),
+            asyncio.create_task(log_start(engine, lifecycle)),
+            asyncio.create_task(report_metrics(engine, settings, REGISTRY, sys.stdout)),
+        ]
         try:
             reason = await stop.or_done(engine.wait_dead())
         finally:
