@@ -44,39 +44,29 @@ class Efficiency:
     basis: str
 
     @property
-    def estimate(self) -> Conditions:
-        """What is expected."""
-        return Conditions(
-            self.bandwidth_share.estimate,
-            self.compute_share.estimate,
-            self.eight_bit_gain.estimate,
-            {link: one.estimate for link, one in self.all_reduce_s.items()},
-            {link: one.estimate for link, one in self.link_bytes_per_s.items()},
-            self.step_s.estimate,
-        )
+    def expected(self) -> Conditions:
+        """Each at its estimate."""
+        return self._at("estimate", "estimate")
 
     @property
     def best(self) -> Conditions:
         """All that makes it fast, together."""
-        return Conditions(
-            self.bandwidth_share.high,
-            self.compute_share.high,
-            self.eight_bit_gain.high,
-            {link: one.low for link, one in self.all_reduce_s.items()},
-            {link: one.high for link, one in self.link_bytes_per_s.items()},
-            self.step_s.low,
-        )
+        return self._at("high", "low")
 
     @property
     def worst(self) -> Conditions:
         """All that makes it slow, together."""
+        return self._at("low", "high")
+
+    def _at(self, of_rates: str, of_times: str) -> Conditions:
+        """With the named end of every share and rate, and of every time."""
         return Conditions(
-            self.bandwidth_share.low,
-            self.compute_share.low,
-            self.eight_bit_gain.low,
-            {link: one.high for link, one in self.all_reduce_s.items()},
-            {link: one.low for link, one in self.link_bytes_per_s.items()},
-            self.step_s.high,
+            bandwidth_share=getattr(self.bandwidth_share, of_rates),
+            compute_share=getattr(self.compute_share, of_rates),
+            eight_bit_gain=getattr(self.eight_bit_gain, of_rates),
+            all_reduce_s={link: getattr(one, of_times) for link, one in self.all_reduce_s.items()},
+            link_bytes_per_s={link: getattr(one, of_rates) for link, one in self.link_bytes_per_s.items()},
+            step_s=getattr(self.step_s, of_times),
         )
 
 

@@ -56,7 +56,7 @@ class Speed:
 
 def estimate_speed(model: ServedModel, flow: Flow, efficiency: Efficiency) -> Speed:
     """With the expected shares; the ends with all at their best, and all at their worst."""
-    expected, best, worst = (_Times.of(model, flow, one) for one in (efficiency.estimate, efficiency.best, efficiency.worst))
+    expected, best, worst = (_Times.of(model, flow, one) for one in (efficiency.expected, efficiency.best, efficiency.worst))
 
     def rising(figure: Callable[[_Times], float]) -> Interval:
         return Interval(figure(expected), figure(best), figure(worst))
