@@ -24,4 +24,6 @@ def is_above_zero(values: Floats, least: float, most: float, confidence: float) 
     # Each bet knows only the draws before its own.
     known = np.concatenate(([0.25], variances[:-1]))
     bets = np.minimum(np.sqrt(2 * np.log(1 / (1 - confidence)) / (num_values * known)), _LARGEST_BET / null)
-    return bool(np.cumsum(np.log1p(bets * (scaled - null))).max() >= -np.log(1 - confidence))
+    wealth = np.cumsum(np.log1p(bets * (scaled - null)))
+    # A stake that grew early is proof enough; it would be odd all the same to believe what all observations together deny.
+    return bool(wealth.max() >= -np.log(1 - confidence) and values.mean() >= 0)

@@ -10,12 +10,14 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.cascade.request_features import request_features
 from serving.errors import CascadeError
 
 Floats = NDArray[np.float64]
@@ -38,6 +40,11 @@ class Outcomes:
 
     def __len__(self) -> int:
         return len(self.messages)
+
+    @cached_property
+    def features(self) -> Sequence[Mapping[str, float]]:
+        """By request, what the rules may know of it before anything is generated."""
+        return [request_features(messages) for messages in self.messages]
 
     def take(self, rows: NDArray[np.intp]) -> "Outcomes":
         """The requests of these rows, in their order."""

@@ -5,18 +5,19 @@ import difflib
 import json
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from serving.cascade import request_features, token_signals
-from serving.cascade.policy import Policy, Rule, Stage
+from serving.cascade.policy import FittedOn, Policy, Rule, Stage
 from serving.errors import CascadeError
 
 SCHEMA_VERSION = 1
 VALID_FOR = ("model", "chat_template", "sampling")
 """What a policy can be held to of each tier: `valid_for` has TIER.model and so on."""
 _ADAPTER = TypeAdapter(Policy)
+_AT_DEPTH = {1: Policy, 2: FittedOn, 3: Stage, 4: Rule}
+"""Whose field it is that lies so deep in the file."""
 
 
 def write_policy(policy: Policy, path: Path) -> None:
@@ -67,14 +68,10 @@ def _first_fault(error: ValidationError) -> str:
     fault = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "unexpected_keyword_argument":
-        fields = [field.name for kind in _fields_around(fault["loc"]) for field in dataclasses.fields(kind)]
+        fields = [field.name for field in dataclasses.fields(_AT_DEPTH[len(fault["loc"])])]
         near = difflib.get_close_matches(str(fault["loc"][-1]), fields, n=1)
         return f"unknown field {where}" + (f"; did you mean {near[0]!r}?" if near else "")
     return f"{where}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
-
-
-def _fields_around(place: tuple[Any, ...]) -> tuple[type, ...]:
-    return {1: (Policy,), 3: (Stage,)}.get(len(place), (Rule,))
 
 
 def _contradiction(policy: Policy) -> str | None:

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from serving.cascade.outcomes import Floats, Outcomes
 from serving.cascade.policy import Rule, Stage
-from serving.cascade.request_features import request_features
 from serving.errors import CascadeError
 
 
@@ -35,12 +34,11 @@ def chances(stages: Sequence[Stage], outcomes: Outcomes) -> list[Chances]:
     Raises:
         CascadeError: the outcomes lack a tier or a signal that a stage asks for.
     """
-    features = [request_features(messages) for messages in outcomes.messages]
     found = []
     for stage in stages:
         signals = outcomes.signals[stage.tier]
-        rows = [{**row, **{name: float(values[index]) for name, values in signals.items()}} for index, row in enumerate(features)]
-        found.append(Chances(_said(stage, stage.before, features), _said(stage, stage.after, rows)))
+        rows = [{**row, **{name: float(values[index]) for name, values in signals.items()}} for index, row in enumerate(outcomes.features)]
+        found.append(Chances(_said(stage, stage.before, outcomes.features), _said(stage, stage.after, rows)))
     return found
 
 

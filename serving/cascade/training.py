@@ -16,7 +16,6 @@ from serving.cascade.logistic import fit_logistic
 from serving.cascade.outcomes import Floats, Outcomes
 from serving.cascade.policy import Rule, Stage
 from serving.cascade.replay import Chances
-from serving.cascade.request_features import request_features
 from serving.errors import CascadeError
 
 Rules = Literal["auto", "before", "after", "both"]
@@ -39,8 +38,7 @@ def train_stage(training: Outcomes, tier: str, rules: Rules, hold_tokens: int | 
     if rules != "before" and not signals:
         raise CascadeError(f"--rules {rules}: the outcomes have no signals of the tier {tier!r}; --rules before needs none")
     better = (1 + training.quality[:, index] - training.quality[:, -1]) / 2
-    rows = [request_features(messages) for messages in training.messages]
-    features = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    features = {name: np.array([row[name] for row in training.features]) for name in training.features[0]}
     return Stage(
         tier,
         before=None if rules == "after" else _train(features, better),
