@@ -1,15 +1,19 @@
 """From the options of `tokenport plan cost` to the case that is compared. What nobody told is written down as assumed, and what cannot be
 compared with its reason."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
 
 from serving.errors import PlanError
+from serving.planner.calibration import Measured, read_measured
 from serving.planner.commands.cost_options import Given, check_together
+from serving.planner.commands.hub import fetch
 from serving.planner.cost.autoscaling import Autoscaling
-from serving.planner.cost.capacity import CAPACITY_FORM, parse_capacity, parse_slo, parse_speed, read_capacity, read_cold_start_s
+from serving.planner.cost.capacity import CAPACITY_FORM, Capacity, parse_capacity, parse_slo, parse_speed, read_capacity, read_cold_start_s
 from serving.planner.cost.case import Api, Case, Own
+from serving.planner.cost.estimate import estimated_capacity
 from serving.planner.cost.functions import Function
 from serving.planner.cost.load import Load, read_load
 from serving.planner.cost.options import COMMITMENTS, OnDemand
@@ -18,7 +22,9 @@ from serving.planner.cost.prices import Architecture, Commitment, Prices, Provis
 from serving.planner.cost.profiles import profile
 from serving.planner.cost.quantities import count, duration_s, number, unknown
 from serving.planner.cost.quota import Quota
+from serving.planner.hardware import Instance
 from serving.planner.instances import find_instance, load_hardware
+from serving.planner.model import read_model
 
 _DEFAULT_WAIT_S = 1.0
 _TARGET_SHARE = 0.7
@@ -48,7 +54,7 @@ def read_case(given: Given) -> tuple[Case, Notes]:
     load, slo = _load(given), _slo(given, notes)
     prices = read_prices(Path(given["prices"]) if "prices" in given else None)
     api = _api(given, prices, seed, notes)
-    own = _own(given, most_units, notes)
+    own = _own(given, load, most_units, notes)
     if api is None and own is None:
         raise PlanError(f"nothing to compare: give --api-model NAME, or --instance NAME with --capacity {CAPACITY_FORM}")
     return Case(load, slo, api, own, _function(given, prices, api, notes), most_units, variation, seed), notes
@@ -114,11 +120,11 @@ def _provisioned(given: Given, model: str, prices: Prices, notes: Notes) -> tupl
     return tuple(known[term] for term in COMMITMENTS if term in known)
 
 
-def _own(given: Given, most_units: int, notes: Notes) -> Own | None:
+def _own(given: Given, load: Load, most_units: int, notes: Notes) -> Own | None:
     if "instance" not in given:
         notes.not_compared.append("endpoint: no --instance")
         return None
-    hardware = load_hardware(Path(given["hardware"])) if "hardware" in given else None
+    hardware = load_hardware(Path(given["hardware"]) if "hardware" in given else None)
     instance = find_instance(given["instance"], hardware)
     if instance.unsupported:
         raise PlanError(f"--instance {instance.name}: Tokenport does not run there: {instance.unsupported}")
@@ -127,11 +133,21 @@ def _own(given: Given, most_units: int, notes: Notes) -> Own | None:
         usd_per_hour, source = number("--price-per-hour", given["price_per_hour"]), "--price-per-hour"
     if usd_per_hour is None:
         raise PlanError(f"--instance {instance.name}: no price of it is known; give --price-per-hour")
-    capacity = parse_capacity(given["capacity"]) if "capacity" in given else read_capacity(Path(given["bench"]))
+    measured = [read_measured(Path(given["calibrate"]), hardware.gpus)] if "calibrate" in given else []
+    capacity = _capacity(given, replace(instance, price_per_hour=usd_per_hour), load, measured)
     notes.assumed += capacity.assumed
     notes.assumed.append("every request takes as long as on a full instance, and all instances share one queue")
     scaling = _autoscaling(given, capacity.concurrency, most_units, notes)
     return Own(instance.name, usd_per_hour, source, capacity, scaling)
+
+
+def _capacity(given: Given, instance: Instance, load: Load, measured: Sequence[Measured]) -> Capacity:
+    if "capacity" in given:
+        return parse_capacity(given["capacity"])
+    if "bench" in given:
+        return read_capacity(Path(given["bench"]))
+    concurrency = count("--concurrency", given["concurrency"])
+    return estimated_capacity(read_model(given["model"], fetch), instance, load, concurrency, given.get("quantization"), measured)
 
 
 def _autoscaling(given: Given, concurrency: int, most_units: int, notes: Notes) -> Autoscaling | None:

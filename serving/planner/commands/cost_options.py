@@ -46,6 +46,10 @@ _GROUPS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("--price-per-hour USD", "of the instance (default: what the table has)"),
         ("--capacity CAPACITY", f"of one instance: {CAPACITY_FORM}"),
         ("--bench FILE.json", "a result of `tokenport bench throughput` on such an instance, instead of --capacity"),
+        ("--model MODEL", "a folder or a hub id whose speed there is estimated, instead of --capacity"),
+        ("--concurrency N", "requests at once on an instance, for the estimate"),
+        ("--quantization NAME", "for the estimate: int8 or one of vLLM's (default: what the checkpoint is)"),
+        ("--calibrate FILE.json", "a result of `tokenport bench throughput` that the estimate is to go by"),
         ("--cold-start TIME", "from the decision to add an instance to its first answer, such as 6m; without it nothing scales"),
         ("--startup FILE.json", "a result of `tokenport bench startup`, instead of --cold-start"),
         ("--target-concurrency X", "requests at once on an instance that the scaling aims at (default: 0.7 of its concurrency)"),
@@ -71,13 +75,18 @@ _NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("mu_price_per_hour", ("mu_input_tpm",)),
     ("mu_commitment", ("mu_price_per_hour",)),
     *((name, ("instance",)) for name in ("hardware", "price_per_hour", "capacity", "bench", "cold_start", "startup")),
-    ("instance", ("capacity", "bench")),
+    ("instance", ("capacity", "bench", "model")),
+    ("model", ("instance",)),
+    ("model", ("concurrency",)),
+    ("concurrency", ("model",)),
+    ("quantization", ("model",)),
+    ("calibrate", ("model",)),
     *((name, ("cold_start", "startup")) for name in ("target_concurrency", "scale_out_after", "scale_in_after")),
     ("max_units", ("instance", "mu_input_tpm")),
     ("lambda_cold_start", ("api_speed",)),
     *((name, ("lambda_cold_start",)) for name in ("lambda_memory_mb", "lambda_keep_warm", "lambda_architecture")),
 )
-_EITHER_OR = (("load", "profile"), ("capacity", "bench"), ("cold_start", "startup"))
+_EITHER_OR = (("load", "profile"), ("capacity", "bench"), ("capacity", "model"), ("bench", "model"), ("cold_start", "startup"))
 
 
 def add_options(parser: OneLineParser) -> None:

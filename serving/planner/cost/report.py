@@ -97,6 +97,6 @@ def _sources(case: Case, found: list[Evaluated]) -> list[str]:
     lines = [f"{charge.what}: ${charge.usd_per_unit:g}/{charge.unit}: {charge.source}" for one in found for charge in one.run.charges]
     if case.own is not None:
         capacity = case.own.capacity
-        speed = f"{capacity.concurrency} at once, TTFT {capacity.speed.ttft_s:g} s, TPOT {capacity.speed.tpot_s * 1000:g} ms"
+        speed = f"{capacity.concurrency} at once, TTFT {capacity.speed.ttft_s * 1000:.0f} ms, TPOT {capacity.speed.tpot_s * 1000:.1f} ms"
         lines.append(f"speed of an instance: {speed}: {capacity.source}")
     return list(dict.fromkeys(lines))

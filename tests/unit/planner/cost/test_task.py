@@ -154,7 +154,7 @@ def test_a_file_that_is_no_object_is_told(tmp_path, text):
     path = tmp_path / "results.json"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(PlanError, match="--quality .*results.json: (cannot be read as JSON|must be an object)"):
+    with pytest.raises(PlanError, match=r"--quality .*results.json: (cannot be read as JSON|must be an object)"):
         run(["classification", "--quality", str(path)], {})
 
 
