@@ -41,6 +41,9 @@ _REASONS: dict[str, Reason] = {
     "validationerror": "refused",
 }
 _CALLERS = "validationexception"
+_ABOUT_THE_MODEL = "model id"
+"""In Bedrock's "The provided model identifier is invalid" and "Invocation of model ID ... with on-demand throughput isn't supported": a
+mistake of the configuration, though it has the code of the caller's."""
 _MODEL_ERROR = "modelerror"
 _TIMED_OUT = "timed out"
 
@@ -60,6 +63,8 @@ def coded_error(who: str, code: str, message: str) -> RequestError:
     """Of an error with a code: an answer's, or one inside a stream."""
     told = f"{code}: {message}" if message else code
     if code.lower() == _CALLERS:
+        if _ABOUT_THE_MODEL in message.lower():
+            return TierFailure(f"{who} answered {told}", reason="refused")
         return InvalidRequest(f"{who} refused the request: {told}")
     return TierFailure(f"{who} answered {told}", reason=_REASONS.get(code.lower(), "failed"))
 

@@ -2,13 +2,18 @@
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+import socketserver
+import ssl
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from container.conformance.runtime.event_stream import CONTENT_TYPE, encode_exception, encode_message, encode_payload_part
 from serving.aws.bedrock_model import BedrockModel
 from serving.aws.sagemaker_model import SageMakerModel
-from tests.container.runtime_support import ENDPOINT, Exchange
+from tests.container.runtime_support import ENDPOINT, Exchange, ScriptedContainer
 
 MODEL_ID = "arn:aws:bedrock:eu-west-1:123456789012:provisioned-model/abcdefghijkl"
 BODY = {"messages": [{"role": "user", "content": "Hello"}]}
@@ -94,3 +99,32 @@ async def model_at(service: str, url: str, **options: Any) -> AsyncIterator[Sage
         yield model
     finally:
         await model.close()
+
+
+@contextlib.contextmanager
+def tls_in_front_of(container: ScriptedContainer, folder: Path) -> Iterator[tuple[str, Path]]:
+    """The same container over TLS: its address, and the certificate that it shows."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject, "-keyout", key, "-out", certificate]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            # Clients that do not trust the certificate leave during the handshake.
+            with contextlib.suppress(OSError), context.wrap_socket(self.request, server_side=True) as connection:
+                container.handle(connection)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"https://localhost:{server.server_address[1]}", certificate
+        finally:
+            server.shutdown()
+            thread.join(10)

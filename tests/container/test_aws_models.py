@@ -7,11 +7,13 @@ import os
 import socket
 import threading
 
+import aiohttp
 import boto3
 import botocore.loaders
 import botocore.session
 import pytest
 from botocore.config import Config
+from moto.server import ThreadedMotoServer
 
 from container.conformance.runtime.event_stream import encode_payload_part
 from serving.errors import BodyTooLarge, InvalidRequest, StartError, TierFailure
@@ -28,6 +30,7 @@ from tests.container.aws_service import (
     exception,
     model_at,
     streams,
+    tls_in_front_of,
 )
 from tests.container.runtime_support import CREDENTIALS, ENDPOINT, runtime, scripted_container, until
 
@@ -139,6 +142,14 @@ async def test_a_word_is_given_when_it_comes(service, name):
         assert said(first + [json.loads(text) async for text in chunks]) == WORDS
 
 
+@pytest.mark.parametrize("num_bytes", [1, 7, 100])
+@pytest.mark.parametrize("name", SERVICES)
+async def test_the_network_may_split_a_stream_anywhere(service, name, num_bytes):
+    whole = b"".join(STREAMS[name])
+    service.script = streams(whole[start : start + num_bytes] for start in range(0, len(whole), num_bytes))
+    assert said(await streamed(name, service.url)) == WORDS
+
+
 @pytest.mark.parametrize("is_streamed", [False, True])
 async def test_sagemaker_gets_the_openai_body_and_whom_it_is_for(service, is_streamed):
     service.script = streams(STREAMS["sagemaker"]) if is_streamed else answers(200, WHOLE["sagemaker"])
@@ -182,6 +193,35 @@ def test_the_imitation_of_bedrock_is_one_that_boto3_reads(service):
         whole = client.converse(modelId=MODEL_ID, messages=messages)
     assert [e["contentBlockDelta"]["delta"]["text"] for e in events if "contentBlockDelta" in e] == WORDS
     assert (events[-1]["metadata"]["usage"], whole["usage"]) == (USAGE, USAGE)
+
+
+async def test_moto_answers_too(service):
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        url = f"http://{host}:{port}"
+        results = {"account_id": "123456789012", "region": "eu-west-1", "results": [{"Body": json.dumps(WHOLE["sagemaker"])}]}
+        async with (
+            aiohttp.ClientSession() as http,
+            http.post(f"{url}/moto-api/static/sagemaker/endpoint-results", json=results) as queued,
+        ):
+            assert queued.status == 201
+        assert (await asked("sagemaker", url))["choices"] == WHOLE["sagemaker"]["choices"]
+    finally:
+        server.stop()
+
+
+async def test_over_tls_with_the_certificates_that_botocore_is_told_of_and_with_a_bearer_token(service, tmp_path, monkeypatch):
+    service.script = streams(STREAMS["bedrock"])
+    monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "token-1")
+    with tls_in_front_of(service, tmp_path) as (url, certificate):
+        with pytest.raises(TierFailure, match="certificate") as failure:
+            await streamed("bedrock", url)
+        assert failure.value.reason == "unreachable"
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+        assert said(await streamed("bedrock", url)) == WORDS
+    assert service.exchanges[-1].headers["authorization"] == "Bearer token-1"
 
 
 async def test_through_the_local_runtime_which_splits_where_it_likes(service):
@@ -239,6 +279,8 @@ SAGEMAKERS = [
 BEDROCKS = [
     ((424, {"message": "the model failed", "originalStatusCode": 500}, "ModelErrorException"), "failed"),
     ((400, {"message": "quota"}, "ServiceQuotaExceededException"), "throttled"),
+    ((400, {"message": "The provided model identifier is invalid."}, "ValidationException"), "refused"),
+    ((400, {"message": "Invocation of model ID m with on-demand throughput isn't supported."}, "ValidationException"), "refused"),
 ]
 ROWS = [(name, *row) for name in SERVICES for row in BY_BOTH]
 ROWS += [("sagemaker", *row) for row in SAGEMAKERS] + [("bedrock", *row) for row in BEDROCKS]
