@@ -1,0 +1,149 @@
+"""Bringing a deployment about: once, again, changed, interrupted, failed, rolled back."""
+
+import pytest
+
+from serving.errors import DeployError
+from tests.unit.aws.deployment.requests import COMPONENTS, SCALED, TO_ZERO, TOKENS, endpoint
+
+
+def test_a_first_run_makes_all_of_it_and_says_so(aws):
+    applied = aws.apply(endpoint(*SCALED, *TOKENS))
+    assert applied.num_changes == 7
+    assert aws.client("sagemaker").describe_endpoint(EndpointName="chat")["EndpointStatus"] == "InService"
+    scaling = aws.client("application-autoscaling")
+    assert len(scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]) == 2
+    assert "endpoint chat: created" in aws.lines
+
+
+@pytest.mark.parametrize("words", [(), (*SCALED, *TOKENS), (*COMPONENTS, *TO_ZERO)], ids=["plain", "scaled", "to zero"])
+def test_a_second_run_changes_nothing_and_says_so(aws, words):
+    aws.apply(endpoint(*words))
+    aws.operations.clear()
+    aws.lines.clear()
+    assert aws.apply(endpoint(*words)).num_changes == 0
+    assert aws.operations
+    assert aws.changes == []
+    assert all(line.endswith("as it should be") for line in aws.lines)
+
+
+def test_other_contents_update_the_endpoint_beside_what_runs(aws):
+    aws.apply(endpoint(*SCALED))
+    aws.operations.clear()
+    aws.apply(endpoint(*SCALED, "--env", "TOKENPORT_MAX_MODEL_LEN=4096"))
+    # Scaling rests meanwhile, and is registered again.
+    assert aws.changes == [
+        "CreateModel",
+        "CreateEndpointConfig",
+        "DeregisterScalableTarget",
+        "UpdateEndpoint",
+        "RegisterScalableTarget",
+        "PutScalingPolicy",
+    ]
+
+
+def test_another_target_changes_the_policy_alone(aws):
+    aws.apply(endpoint(*SCALED))
+    aws.operations.clear()
+    aws.apply(endpoint(*SCALED, "--target-concurrency", "8"))
+    assert aws.changes == ["PutScalingPolicy"]
+
+
+def test_scaling_that_is_no_longer_asked_for_is_taken_away(aws):
+    aws.apply(endpoint(*SCALED, "--rollback-latency-ms", "4000"))
+    aws.operations.clear()
+    aws.apply(endpoint("--env", "TOKENPORT_MAX_NUM_SEQS=64"))
+    assert aws.changes == ["DeleteScalingPolicy", "DeregisterScalableTarget", "DeleteAlarms"]
+
+
+@pytest.mark.parametrize("operation", ["CreateEndpointConfig", "PutMetricAlarm", "CreateEndpoint", "PutScalingPolicy"])
+def test_a_run_that_was_stopped_goes_on_where_it_was(aws, operation):
+    aws.refused[operation] = "no more quota"
+    with pytest.raises(DeployError):
+        aws.apply(endpoint(*SCALED))
+    made = set(aws.changes) - {operation}
+    aws.refused.clear()
+    aws.operations.clear()
+    aws.apply(endpoint(*SCALED))
+    assert operation in aws.changes
+    assert not made & set(aws.changes)
+    assert aws.apply(endpoint(*SCALED)).num_changes == 0
+
+
+def test_a_failure_says_what_aws_said_and_what_is_left(aws):
+    aws.refused["CreateEndpoint"] = "The account-level service limit\nis 0 Instances"
+    with pytest.raises(DeployError) as raised:
+        aws.apply(endpoint())
+    told = str(raised.value)
+    assert "The account-level service limit is 0 Instances" in told
+    assert "\n" not in told
+    assert "model chat-" in told
+    assert "tokenport deploy destroy chat" in told
+
+
+def test_an_update_that_alarms_rolled_back_is_a_failure_with_the_reason(aws):
+    aws.apply(endpoint())
+    aws.rolls_back = True
+    with pytest.raises(DeployError, match=r"rolled back .*alarm chat-5xx went off.*what ran before runs on"):
+        aws.apply(endpoint("--env", "A=1"))
+
+
+def test_an_endpoint_that_failed_is_made_anew(aws):
+    aws.apply(endpoint())
+    aws.endpoints["chat"].endpoint_status = "Failed"
+    aws.endpoints["chat"].failure_reason = "the container did not pass the ping health check"
+    aws.operations.clear()
+    aws.apply(endpoint())
+    assert aws.changes == ["DeleteEndpoint", "CreateEndpoint"]
+    assert any("did not pass the ping health check" in line for line in aws.lines)
+
+
+def test_an_endpoint_that_serves_a_mixture_is_not_deleted(aws):
+    aws.apply(endpoint())
+    aws.endpoints["chat"].endpoint_status = "UpdateRollbackFailed"
+    with pytest.raises(DeployError, match="UpdateRollbackFailed"):
+        aws.apply(endpoint())
+    assert "DeleteEndpoint" not in aws.changes
+
+
+def test_somebody_elses_endpoint_of_the_name_is_left_alone(aws):
+    sagemaker = aws.client("sagemaker")
+    role = "arn:aws:iam::123456789012:role/other"
+    sagemaker.create_model(ModelName="other", PrimaryContainer={"Image": "x"}, ExecutionRoleArn=role)
+    variant = {"VariantName": "AllTraffic", "ModelName": "other", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    sagemaker.create_endpoint_config(EndpointConfigName="other", ProductionVariants=[variant])
+    sagemaker.create_endpoint(EndpointName="chat", EndpointConfigName="other")
+    target = {"ServiceNamespace": "sagemaker", "ResourceId": "endpoint/chat/variant/AllTraffic"}
+    dimension = "sagemaker:variant:DesiredInstanceCount"
+    scaling = aws.client("application-autoscaling")
+    scaling.register_scalable_target(**target, ScalableDimension=dimension, MinCapacity=1, MaxCapacity=2)
+    with pytest.raises(DeployError, match="did not make: endpoint chat; choose another --name"):
+        aws.apply(endpoint())
+    assert aws.changes == []
+
+
+def test_waiting_ends_at_its_deadline_and_says_in_what_state(aws):
+    from serving.aws.deployment.apply import apply
+
+    aws.apply(endpoint())
+    aws.endpoints["chat"].endpoint_status = "Updating"
+    with pytest.raises(DeployError, match="endpoint chat is still Updating after 0 s"):
+        apply(endpoint(), aws.account, aws.waiting(deadline_s=0.0), aws.lines.append)
+    assert "endpoint chat: Updating" in aws.lines
+
+
+def test_a_component_is_changed_copy_by_copy(aws):
+    aws.apply(endpoint(*COMPONENTS))
+    aws.operations.clear()
+    aws.apply(endpoint(*COMPONENTS, "--env", "A=1"))
+    assert aws.changes == ["CreateModel", "UpdateInferenceComponent"]
+
+
+def test_waking_from_zero_is_wired_to_the_policy_that_aws_named(aws):
+    aws.apply(endpoint(*COMPONENTS, *TO_ZERO))
+    (alarm,) = aws.client("cloudwatch").describe_alarms(AlarmNames=["chat-wake"])["MetricAlarms"]
+    assert alarm["AlarmActions"] == ["arn:aws:autoscaling:policy/chat-wake"]
+
+
+def test_credentials_of_another_account_deploy_nothing(aws):
+    with pytest.raises(DeployError, match="of account 123456789012, and the deployment is for 210987654321"):
+        aws.account.check_number("210987654321")

@@ -1,0 +1,105 @@
+"""The printed policies allow what is done, by name, and no more."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from serving.aws.deployment.deployer_policy import deployer_policy
+from serving.aws.deployment.endpoint_description import describe_endpoint
+from serving.aws.deployment.lambda_description import describe_function
+from serving.aws.deployment.policies import caller_policy, execution_policy, function_policy, place_of
+from tests.unit.aws.deployment.functions import BEDROCK, MODEL, PACKAGE, PLACE, SAGEMAKER
+from tests.unit.aws.deployment.requests import BATCH, KINDS, PLAIN, ROLE, request
+
+WITHOUT_RESOURCE = {
+    "application-autoscaling:DescribeScalableTargets",
+    "application-autoscaling:DescribeScalingPolicies",
+    "cloudwatch:DescribeAlarms",
+    "cloudwatch:PutMetricData",
+    "ecr:GetAuthorizationToken",
+    "sagemaker:ListEndpointConfigs",
+    "sagemaker:ListInferenceComponents",
+    "sagemaker:ListModels",
+    "sagemaker:ListTransformJobs",
+}
+
+
+def deployer(words):
+    made = request(*words)
+    return deployer_policy(place_of(ROLE, "us-east-1"), describe_endpoint(made), role_arn=ROLE, service="sagemaker")
+
+
+def policies():
+    for name, words in {**KINDS, "batch": (*PLAIN, *BATCH)}.items():
+        yield f"execution role, {name}", execution_policy(PLACE, request(*words))
+        yield f"deployer, {name}", deployer(words)
+    for made in (BEDROCK, SAGEMAKER):
+        yield "function", function_policy(PLACE, made.name, made.bedrock_model, made.endpoint, made.component)
+        yield "deployer, function", deployer_policy(PLACE, describe_function(made, PACKAGE), role_arn=ROLE, service="lambda")
+    yield "caller", caller_policy(PLACE, "ask")
+
+
+def allowed(policy):
+    return {action for statement in policy["Statement"] for action in statement["Action"]}
+
+
+@pytest.mark.parametrize(("name", "policy"), policies())
+def test_no_action_has_a_star_and_no_resource_is_all_but_where_iam_knows_none(name, policy):
+    for statement in policy["Statement"]:
+        assert all("*" not in action for action in statement["Action"])
+        if "*" in statement["Resource"]:
+            assert set(statement["Action"]) <= WITHOUT_RESOURCE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_deployer_may_do_all_that_a_run_and_its_removal_send(aws, kind):
+    aws.apply(describe_endpoint(request(*KINDS[kind])))
+    aws.apply(describe_endpoint(request(*KINDS[kind], "--env", "A=1")))
+    aws.destroy("chat")
+    names = {action.partition(":")[2] for action in allowed(deployer(KINDS[kind]))}
+    assert set(aws.operations) <= names
+
+
+def test_the_model_can_be_read_below_its_prefix_and_nowhere_else():
+    statements = execution_policy(PLACE, request(*PLAIN))["Statement"]
+    objects, listing = statements[:2]
+    assert objects["Resource"] == ["arn:aws:s3:::bucket/llama/*"]
+    assert listing["Condition"] == {"StringLike": {"s3:prefix": ["llama/*"]}}
+
+
+def test_the_image_can_be_pulled_from_its_repository_in_its_own_account():
+    elsewhere = replace(request(*PLAIN).container, image_uri="999999999999.dkr.ecr.eu-west-1.amazonaws.com/team/tokenport@sha256:0")
+    text = json.dumps(execution_policy(PLACE, replace(request(*PLAIN), container=elsewhere)))
+    assert "arn:aws:ecr:eu-west-1:999999999999:repository/team/tokenport" in text
+
+
+def test_the_execution_role_is_passed_to_sagemaker_alone():
+    (passing,) = [statement for statement in deployer(PLAIN)["Statement"] if statement["Action"] == ["iam:PassRole"]]
+    assert passing["Resource"] == [ROLE]
+    assert passing["Condition"] == {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
+
+
+@pytest.mark.parametrize(
+    ("model", "resources"),
+    [
+        ("amazon.nova-micro-v1:0", ["arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-micro-v1:0"]),
+        (
+            MODEL,
+            [
+                "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.amazon.nova-micro-v1:0",
+                "arn:aws:bedrock:*::foundation-model/amazon.nova-micro-v1:0",
+            ],
+        ),
+        ("arn:aws:bedrock:us-east-1:123456789012:provisioned-model/x", ["arn:aws:bedrock:us-east-1:123456789012:provisioned-model/x"]),
+    ],
+)
+def test_a_function_may_ask_its_own_model_only(model, resources):
+    statement = function_policy(PLACE, "ask", model, None, None)["Statement"][-1]
+    assert statement["Resource"] == resources
+    assert statement["Action"] == ["bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"]
+
+
+def test_a_function_of_an_endpoint_may_not_ask_bedrock():
+    actions = allowed(function_policy(PLACE, "ask", None, "chat", "chat-b"))
+    assert not any(action.startswith("bedrock:") for action in actions)
