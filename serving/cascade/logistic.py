@@ -15,15 +15,18 @@ def fit_logistic(signals: Floats, labels: Floats) -> tuple[Floats, float]:
     centre, spread = signals.mean(axis=0), signals.std(axis=0)
     # A signal that never changed tells nothing: standardised it is zero, and its weight stays so.
     spread = np.where(spread > 1e-12, spread, np.inf)
-    standard = (signals - centre) / spread
+    standard = np.column_stack(((signals - centre) / spread, np.ones(len(signals))))
+    penalty = np.append(np.full(len(centre), _PENALTY), 0.0)
 
-    def loss(parameters: Floats) -> tuple[float, Floats]:
-        weights, intercept = parameters[:-1], parameters[-1]
-        score = standard @ weights + intercept
-        residual = expit(score) - labels
-        value = np.logaddexp(0, score).sum() - labels @ score + _PENALTY / 2 * weights @ weights
-        return float(value), np.append(standard.T @ residual + _PENALTY * weights, residual.sum())
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        score = standard @ weights
+        value = np.logaddexp(0, score).sum() - labels @ score + penalty @ weights**2 / 2
+        return float(value), standard.T @ (expit(score) - labels) + penalty * weights
 
-    found = minimize(loss, np.zeros(signals.shape[1] + 1), jac=True, method="L-BFGS-B").x
+    def curvature(weights: Floats) -> Floats:
+        chance = expit(standard @ weights)
+        return (standard.T * (chance * (1 - chance))) @ standard + np.diag(penalty)
+
+    found = minimize(loss, np.zeros(len(penalty)), jac=True, hess=curvature, method="trust-exact").x
     weights = found[:-1] / spread
     return weights, float(found[-1] - weights @ centre)

@@ -22,10 +22,10 @@ def test_the_same_outcomes_and_seed_give_the_same_policy():
 
 def test_the_bound_is_paid_with_requests_to_the_large_tier_and_less_with_more_outcomes():
     def price_of_the_bound(num):
-        fits = [fit(draw(num, seed), WISH, {}) for seed in range(6)]
+        fits = [fit(draw(num, seed), WISH, {}) for seed in range(4)]
         return np.mean([share_large(each.bounded) - share_large(each.naive) for each in fits])
 
-    few, many = price_of_the_bound(600), price_of_the_bound(6000)
+    few, many = price_of_the_bound(400), price_of_the_bound(2500)
     assert 0 < many < few
 
 
@@ -75,20 +75,20 @@ def with_hopeless_requests(num, small_cost):
 
 
 def test_with_both_rules_drafts_that_do_not_pay_are_not_begun():
-    outcomes = with_hopeless_requests(3000, small_cost=0.3)
+    outcomes = with_hopeless_requests(1500, small_cost=0.3)
     after, both = (fit(outcomes, dataclasses.replace(WISH, rules=rules), {}) for rules in ("after", "both"))
     assert share_large(both.bounded) == pytest.approx(share_large(after.bounded), abs=0.03)
     assert both.bounded.cost.mean() < after.bounded.cost.mean() - 0.1  # half of the requests, at 0.3 a draft
 
 
 def test_with_both_rules_a_draft_that_costs_next_to_nothing_is_always_begun():
-    before = fit(with_hopeless_requests(3000, small_cost=0.0), dataclasses.replace(WISH, rules="both"), {}).policy.stages[0].before
+    before = fit(with_hopeless_requests(1500, small_cost=0.0), dataclasses.replace(WISH, rules="both"), {}).policy.stages[0].before
     assert before is not None
     assert before.threshold == 0.0
 
 
 def test_three_tiers_keep_the_quality_of_the_last_together():
-    num = 4000
+    num = 2500
     two = draw(num, 8)
     place = np.searchsorted(SIGNALS, two.signals["small"]["margin_mean"])
     medium_right = np.random.default_rng(8).random(num) < (SMALL_RIGHT + LARGE_RIGHT)[place] / 2
