@@ -97,7 +97,7 @@ class _Judge:
         stage = self._stages.get(tier.name)
         if stage is None:
             return Step(tier)
-        if not self._is_judgeable or (stage.after is not None and self._unjudgeable is not None):
+        if not stage.can_answer or not self._is_judgeable or (stage.after is not None and self._unjudgeable is not None):
             return None
         if stage.before is not None and not stage.before.accepts(self.features):
             return None

@@ -8,11 +8,12 @@ from typing import Any
 from serving.cascade.breaker import Breaker
 from serving.cascade.config import Price
 from serving.cascade.costs import Meter
-from serving.cascade.policy import Policy, Rule, Stage
+from serving.cascade.policy import FittedOn, Policy, Rule, Stage
 from serving.cascade.tier import Tier
 
 CHAT = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
 SURE, UNSURE = 0.0, -3.0
+FITTED_ON = FittedOn("sha256:0", 3, 1, 2, 0.95, 0.9, 0, None)
 
 
 class Chunks:
@@ -118,7 +119,7 @@ def draft(*logprobs: float, num_prompt: int = 10, running: bool = True) -> Chunk
 def policy(hold_tokens: int = 2, *, before: Rule | None = None, has_after: bool = True) -> Policy:
     """`small` may answer if the mean log-probability of its first tokens is above -1; otherwise `large` does."""
     after = Rule({"logprob_mean": 10.0}, 10.0, (0.0, 1.0), (0.0, 1.0), 0.5) if has_after else None
-    return Policy((Stage("small", before, after, hold_tokens if has_after else 0),), "large", {}, {})
+    return Policy((Stage("small", before, after, hold_tokens if has_after else 0),), "large", FITTED_ON, {})
 
 
 SHORT = Rule({"log_conversation_characters": -10.0}, 30.0, (0.0, 1.0), (0.0, 1.0), 0.5)
