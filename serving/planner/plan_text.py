@@ -42,12 +42,13 @@ def _verdict(plan: Plan, model: Model, gpu: Gpu) -> str:
 
 
 def _table(plan: Plan) -> list[str]:
-    budget = plan.per_gpu.budget_bytes
-    longest = max(budget.estimate, plan.per_gpu.total_bytes.estimate)
-    rows = [(name, getattr(plan.per_gpu, field)) for name, field in _PARTS.items()]
+    gpu = plan.per_gpu
+    longest = max(gpu.usable_bytes.estimate, gpu.total_bytes.estimate)
+    rows = [(name, getattr(gpu, field)) for name, field in _PARTS.items()]
+    rows += [("together", gpu.total_bytes), ("may take", gpu.budget_bytes), ("has", gpu.usable_bytes)]
     lines = [f"{'GiB of each GPU':<15}  estimate     low to high"]
-    for name, part in [*rows, ("together", plan.per_gpu.total_bytes), ("may take", budget), ("has", plan.per_gpu.usable_bytes)]:
-        bar = "█" * round(_BAR * min(part.estimate, longest) / longest)
+    for name, part in rows:
+        bar = "█" * round(_BAR * part.estimate / longest)
         lines.append(f"{name:<15}  {part.estimate / _GIB:8.2f}  {_ends(part):>14}  {bar}")
     return lines
 
