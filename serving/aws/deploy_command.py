@@ -13,19 +13,20 @@ from serving.aws.deployment.account import Account, open_account, settled_region
 from serving.aws.deployment.apply import apply
 from serving.aws.deployment.artifacts import carry_out
 from serving.aws.deployment.cloudformation import template
-from serving.aws.deployment.command_line import Parser, WrongCommandLine, bounded
 from serving.aws.deployment.deployer_policy import deployer_policy
 from serving.aws.deployment.description import Deployment, role_name
 from serving.aws.deployment.destroy import destroy
 from serving.aws.deployment.endpoint_description import describe_endpoint
-from serving.aws.deployment.endpoint_options import DEFAULT_DEADLINE_S, NAME
 from serving.aws.deployment.endpoint_options import read_options as read_endpoint
+from serving.aws.deployment.endpoint_parser import DEFAULT_DEADLINE_S
 from serving.aws.deployment.lambda_description import describe_function
 from serving.aws.deployment.lambda_options import read_options as read_function
 from serving.aws.deployment.lambda_package import build_package
+from serving.aws.deployment.option_types import NAME, bounded
 from serving.aws.deployment.policies import caller_policy, execution_policy, function_policy, place_of, trust_policy
 from serving.aws.deployment.showing import shown
 from serving.aws.deployment.waiting import Waiting
+from serving.planner.commands.one_line_parser import OneLineParser
 
 _USAGE = """\
 usage: tokenport deploy COMMAND [--OPTION VALUE ...]
@@ -37,11 +38,11 @@ usage: tokenport deploy COMMAND [--OPTION VALUE ...]
 Each explains its options: tokenport deploy endpoint --help
 """
 _POLL_S = 15.0
-_INTERRUPTED = 130
+_WRONG_COMMAND_LINE, _INTERRUPTED = 2, 130
 
 
 def run_deploy(words: Sequence[str], environ: Mapping[str, str]) -> int:
-    """The process's exit code. Raises DeployError."""
+    """The process's exit code. Raises DeployError; ends the process for wrong words."""
     commands: dict[str, Callable[[Sequence[str], Mapping[str, str]], int]] = {
         "endpoint": _endpoint,
         "lambda": _function,
@@ -51,13 +52,11 @@ def run_deploy(words: Sequence[str], environ: Mapping[str, str]) -> int:
     if command in ("--help", "-h"):
         print(_USAGE)
         return 0
+    if command not in commands:
+        print(f"tokenport deploy: unknown command {command!r}; expected {', '.join(commands)}", file=sys.stderr)
+        return _WRONG_COMMAND_LINE
     try:
-        if command not in commands:
-            raise WrongCommandLine(f"deploy: unknown command {command!r}; expected {', '.join(commands)}")
         return commands[command](words[1:], environ)
-    except WrongCommandLine as error:
-        print(f"tokenport: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("tokenport: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return _INTERRUPTED
@@ -109,12 +108,12 @@ def _function(words: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _destroy(words: Sequence[str], environ: Mapping[str, str]) -> int:
-    parser = Parser(prog="tokenport deploy destroy", description="Take away all that the deployment NAME made, and nothing else.")
+    parser = OneLineParser(prog="tokenport deploy destroy", description="Take away all that the deployment NAME made, and nothing else.")
     parser.add_argument("name", type=NAME, metavar="NAME")
     parser.add_argument("--region", metavar="REGION", help="else AWS_REGION, AWS_DEFAULT_REGION or the profile's")
     parser.add_argument("--delete-artifacts", action="store_true", help="also what it uploaded to S3")
     parser.add_argument("--deadline-s", type=bounded(1), default=DEFAULT_DEADLINE_S, metavar="S", help="for all waiting together")
-    given = parser.parse(words)
+    given = parser.namespace(words)
     account = open_account(settled_region(given.region, environ))
     waiting = Waiting(account, _tell, deadline_s=given.deadline_s, poll_s=_POLL_S)
     num_deleted = destroy(given.name, account, waiting, _tell, delete_artifacts=given.delete_artifacts)

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from serving.errors import DeployError
+from serving.planner.sagemaker_values import INFERENCE_AMI_VERSION
 
 TrafficShift = Literal["all-at-once", "canary", "linear"]
 VARIANT = "AllTraffic"
-CUDA_13_AMI = "al2023-ami-sagemaker-inference-gpu-4-1"
-"""The only InferenceAmiVersion whose driver (580) runs CUDA 13, which the image is built for."""
 _GPU_FAMILIES = ("ml.g", "ml.p")
 _MAX_ENVIRONMENT = 100
 _MAX_VARIABLE_BYTES = 1024
@@ -35,7 +34,7 @@ class Container:
 
 @dataclass(frozen=True)
 class Hosting:
-    """None leaves a value to SageMaker's default (8 minutes to become healthy). `ami_version` None takes `CUDA_13_AMI` where a GPU is."""
+    """None leaves a value to SageMaker's default (8 minutes to become healthy); of `ami_version` see `settled_ami_version`."""
 
     instance_type: str
     min_instances: int = 1
@@ -47,8 +46,8 @@ class Hosting:
 
     @property
     def settled_ami_version(self) -> str | None:
-        """The version sent: none for an instance without a GPU."""
-        return self.ami_version or (CUDA_13_AMI if self.instance_type.startswith(_GPU_FAMILIES) else None)
+        """The version sent: with a GPU the one that the image needs, if none was told."""
+        return self.ami_version or (INFERENCE_AMI_VERSION if self.instance_type.startswith(_GPU_FAMILIES) else None)
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,18 @@
 """The words of `tokenport deploy lambda`, read into a `FunctionRequest`. Ranges are Lambda's."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving.aws.deployment.command_line import Parser, bounded, matching
-from serving.aws.deployment.endpoint_options import NAME, ROLE_ARN
 from serving.aws.deployment.lambda_description import FunctionRequest
+from serving.aws.deployment.option_types import ACCOUNT, LAYER_ARN, NAME, ROLE_ARN, bounded
 from serving.aws.deployment.policies import Place, place_of
 from serving.errors import DeployError
+from serving.planner.commands.one_line_parser import OneLineParser
 
 _ADAPTER_LAYER = "arn:aws:lambda:{region}:753240598075:layer:LambdaAdapterLayerX86:26"
 """https://awslabs.github.io/aws-lambda-web-adapter/getting-started/zip-packages.html: AWS's commercial regions, x86_64."""
-_ACCOUNT = matching(re.compile(r"\d{12}"), "an account's number: twelve digits")
-_LAYER = matching(re.compile(r"arn:[a-z-]+:lambda:[a-z0-9-]+:\d{12}:layer:[a-zA-Z0-9-_]+:\d+"), "a layer version's ARN")
 _DEADLINE_S = 600
 
 
@@ -31,8 +28,9 @@ class FunctionOptions:
 
 
 def read_options(words: Sequence[str], region_of: Callable[[str | None], str]) -> FunctionOptions:
-    """`region_of` settles the region from the one given, if one was. Raises WrongCommandLine and DeployError."""
-    given = _parser().parse(words)
+    """`region_of` settles the region from the one given, if one was. Raises DeployError; ends the process for wrong
+    words."""
+    given = _parser().namespace(words)
     if (given.bedrock is None) == (given.endpoint is None):
         raise DeployError("the function asks one of the two: --bedrock MODEL or --endpoint NAME")
     if given.component is not None and given.endpoint is None:
@@ -59,8 +57,8 @@ def read_options(words: Sequence[str], region_of: Callable[[str | None], str]) -
     return FunctionOptions(request, given.deadline_s, given.dry_run, given.policies, given.cloudformation)
 
 
-def _parser() -> Parser:
-    parser = Parser(
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
         prog="tokenport deploy lambda",
         description="A function with a URL that streams what Bedrock or an endpoint answers, for sporadic use.",
     )
@@ -69,10 +67,10 @@ def _parser() -> Parser:
     add("--bedrock", metavar="MODEL", help="a model id, an inference profile, or the ARN of anything that Converse takes")
     add("--endpoint", type=NAME, metavar="NAME", help="a SageMaker endpoint")
     add("--component", metavar="NAME", help="an inference component of the endpoint")
-    add("--account", type=_ACCOUNT, metavar="NUMBER", help="where it is deployed; a role is made there")
+    add("--account", type=ACCOUNT, metavar="NUMBER", help="where it is deployed; a role is made there")
     add("--role", type=ROLE_ARN, metavar="ARN", help="a role that is there, instead of a new one")
     add("--region", metavar="REGION", help="else AWS_REGION, AWS_DEFAULT_REGION or the profile's")
-    add("--adapter-layer", type=_LAYER, metavar="ARN", help="Lambda Web Adapter for x86_64 (default: version 26, AWS's own)")
+    add("--adapter-layer", type=LAYER_ARN, metavar="ARN", help="Lambda Web Adapter for x86_64 (default: version 26, AWS's own)")
     add("--memory-mb", type=bounded(128, 10240), default=512, metavar="MB", help="its share of a processor grows with it (default 512)")
     add("--timeout-s", type=bounded(30, 900), default=900, metavar="S", help="of an invocation, at most 900 (default 900)")
     add("--deadline-s", type=bounded(1), default=_DEADLINE_S, metavar="S", help="for all waiting together (default %(default)s)")

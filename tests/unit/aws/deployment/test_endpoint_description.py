@@ -119,6 +119,11 @@ def test_scaling_tracks_requests_at_once_and_outstanding_tokens():
     }
 
 
+def test_the_server_reports_its_tokens_where_the_policy_looks_for_them():
+    container = one(endpoint("--max-instances", "2", *TOKENS), "CreateModel")["PrimaryContainer"]
+    assert container["Environment"] == {"TOKENPORT_EMF_NAMESPACE": "Tokenport", "TOKENPORT_EMF_ENDPOINT_NAME": "chat"}
+
+
 def test_components_bring_their_own_needs_and_start_from_zero_by_an_alarm():
     deployment = endpoint(*COMPONENTS, *TO_ZERO)
     (variant,) = one(deployment, "CreateEndpointConfig")["ProductionVariants"]
@@ -176,6 +181,7 @@ def test_a_batch_is_a_job_over_lines_and_no_endpoint():
         (("--batch", "s3://bucket/in", "--batch-output", "s3://bucket/out"), ".tar.gz"),
         ((*BATCH, *SCALED), "no endpoint"),
         (("--env", "A=1", "--env", "A=2"), "twice"),
+        (("--max-instances", "2", *TOKENS, "--env", "TOKENPORT_EMF_NAMESPACE=Own"), "set by --metrics-namespace"),
         (("--env", f"A={'x' * 1025}"), "1024 bytes"),
         (("--model", "/nowhere"), "--upload"),
         (("--upload", "s3://bucket/x"), "in S3 already"),
