@@ -40,7 +40,7 @@ def build_cascade(plan: Plan, local: Engine, settings: Settings, environ: Mappin
     rules = Rules(
         tiers=[_tier(tier, models[tier.name], config) for tier in config.tiers],
         policy=plan.policy,
-        limits=Limits(config.hold_ms / 1000, config.attempts, config.cost_limit),
+        limits=Limits(config.first_byte_s, config.hold_ms / 1000, config.attempts, config.cost_limit_usd),
         deadline_s=config.deadline_s,
         budget=None if config.budget is None else Budget(config.budget),
         sticky=Sticky(config.sticky_s),

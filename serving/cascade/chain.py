@@ -23,6 +23,7 @@ from serving.cascade.routing import Decision, Route, Step
 from serving.cascade.tier import Tier
 from serving.cascade.token_signals import Token, token_signals
 from serving.cascade.tokens import tokens_of
+from serving.engine.interface import Chunks
 from serving.errors import NotReady, Reason, RequestError, TierFailure
 
 _WORTH_ANOTHER_TRY: frozenset[Reason] = frozenset(("throttled", "not_ready", "unreachable", "broken"))
@@ -33,9 +34,10 @@ _MAX_BACKOFF_S = 8.0
 
 @dataclass(frozen=True)
 class Limits:
-    """`hold_s`: how long a draft is held at most. `attempts`: how often a tier is asked at most. `cost_usd`: what the request may have cost
-    when a further model is asked, None for no limit."""
+    """`first_byte_s`: how long a stream may take to begin. `hold_s`: how long a draft is held at most, its beginning included. `attempts`:
+    how often a tier is asked at most. `cost_usd`: what the request may have cost when a further model is asked, None for no limit."""
 
+    first_byte_s: float
     hold_s: float
     attempts: int
     cost_usd: float | None
@@ -129,21 +131,30 @@ class Chain:
 
     async def _beginning(self, step: Step, request_id: str) -> bytes | Draft:
         """The whole answer, or a stream of which as much is held as the decision needs."""
-        tier, rule = step.tier, step.rule
-        body = self._asked.for_tier(is_judged=rule is not None, tells_running_usage=tier.tells_running_usage)
-        body = {**tier.sampling, **body}
-        async with self._interruptible(tier):
-            answer = await tier.model.generate(self._asked.kind, body, request_id, deadline_s=self._remaining_s())
+        let_go_at = asyncio.get_running_loop().time() + self._limits.hold_s
+        async with self._interruptible(step.tier):
+            answer = await self._generate(step, request_id)
             if isinstance(answer, bytes):
                 return answer
             draft = Draft(answer)
             try:
-                if rule is not None:
-                    await draft.look_ahead(self._asked.kind, step.hold_tokens, min(self._limits.hold_s, self._remaining_s()))
+                if step.rule is not None:
+                    await draft.look_ahead(self._asked.kind, step.hold_tokens, min(let_go_at, self._give_up_at))
             except BaseException:
                 await draft.aclose()
                 raise
             return draft
+
+    async def _generate(self, step: Step, request_id: str) -> bytes | Chunks:
+        """Raises TierFailure also where a stream does not begin in time."""
+        tier, is_judged = step.tier, step.rule is not None
+        body = self._asked.for_tier(is_judged=is_judged, tells_running_usage=tier.tells_running_usage)
+        begins_s = min(self._limits.first_byte_s, self._limits.hold_s) if is_judged else self._limits.first_byte_s
+        try:
+            async with asyncio.timeout(begins_s if self._asked.is_stream else None):
+                return await tier.model.generate(self._asked.kind, {**tier.sampling, **body}, request_id, deadline_s=self._remaining_s())
+        except TimeoutError as error:
+            raise TierFailure(f"the tier {tier.name} said nothing for {begins_s:g} s", reason="timeout") from error
 
     @contextlib.asynccontextmanager
     async def _interruptible(self, tier: Tier) -> AsyncIterator[None]:

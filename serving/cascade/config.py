@@ -111,16 +111,18 @@ TierConfig = LocalTier | VllmTier | OpenAITier | SageMakerTier | BedrockTier
 class CascadeConfig(_Strict):
     """The file.
 
-    `policy` is a path, relative to the file. `hold_ms`: how long a draft is held at most. `deadline_s`: for a request's whole way through
-    the tiers, its answer included. `attempts`: how often a tier is asked at most for one request. `cost_limit`: USD; a request that has
-    cost so much asks no further model. `sticky_s`: how long a conversation stays with the tier that it was handed to; 0 for not at all.
+    `policy` is a path, relative to the file. `first_byte_s`: how long a tier's stream may take to begin. `hold_ms`: how long a streamed
+    draft is held at most, its beginning included. `deadline_s`: for a request's whole way through the tiers, its answer included.
+    `attempts`: how often a tier is asked at most for one request. `cost_limit_usd`: a request that has cost so much asks no further model.
+    `sticky_s`: how long a conversation stays with the tier that it was handed to; 0 for not at all.
     """
 
     policy: _Text | None = None
+    first_byte_s: _Positive = 30.0
     hold_ms: _Positive = 5000.0
     deadline_s: _Positive = 300.0
     attempts: _Count = 2
-    cost_limit: _Positive | None = None
+    cost_limit_usd: _Positive | None = None
     breaker: BreakerConfig = BreakerConfig()
     sticky_s: _Amount = 0.0
     budget: BudgetConfig | None = None

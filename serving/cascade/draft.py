@@ -29,17 +29,16 @@ class Draft:
         self._is_over = False
         self.tokens: list[Token] = []
 
-    async def look_ahead(self, kind: Kind, num_tokens: int, limit_s: float) -> None:
-        """Return when `num_tokens` tokens are held, the stream has ended, or `limit_s` seconds have passed.
+    async def look_ahead(self, kind: Kind, num_tokens: int, until: float) -> None:
+        """Return when `num_tokens` tokens are held, the stream has ended, or the event loop's time is `until`.
 
         Raises:
             TierFailure: the stream broke before.
         """
         loop = asyncio.get_running_loop()
-        give_up = loop.time() + limit_s
         while len(self.tokens) < num_tokens:
             self._pending = self._pending or asyncio.ensure_future(self._next())
-            await asyncio.wait((self._pending,), timeout=max(0.0, give_up - loop.time()))
+            await asyncio.wait((self._pending,), timeout=max(0.0, until - loop.time()))
             if not self._pending.done():
                 return
             text, self._pending = self._pending.result(), None

@@ -12,6 +12,7 @@ import threading
 import uuid
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,7 +22,7 @@ from starlette.types import ASGIApp
 from serving.engine.checksums import Verification, verify
 from serving.engine.environment import runs_on_cpu
 from serving.engine.fetch import fetch
-from serving.engine.interface import Adapters, Capacity, Chunks, Kind, Memory, Report
+from serving.engine.interface import Adapters, Capacity, Chunks, Kind, Memory, Planned, Report
 from serving.engine.launch import launch
 from serving.engine.ledger import Ledger
 from serving.engine.loaders import check_loader
@@ -70,6 +71,7 @@ class VllmEngine:
         self._checksums: Verification | None = None
         self._resources = contextlib.ExitStack()
         self._ledger = Ledger(lambda: self._launched.measure_memory())
+        self._planned: Planned | None = None
         self.work = Work()
 
     @property
@@ -155,7 +157,7 @@ class VllmEngine:
 
     async def memory(self, deadline_s: float) -> Memory:
         """See `Engine`."""
-        return await self._ledger.read(deadline_s)
+        return replace(await self._ledger.read(deadline_s), planned=self._planned)
 
     async def wait_dead(self) -> str:
         """See `Engine`. Reads flags that monitors of the child processes set; the engine itself is not asked."""
@@ -191,7 +193,7 @@ class VllmEngine:
         self._checksums = verify(Path(fetched.location), with_hashes=settings.verify_checksums, is_whole=fetched.is_whole)
         served_name = self._source.served_name
         launched = launch(settings, fetched, served_name, work=self.work, early=self._early, progress_socket=progress_socket, report=report)
-        self._client = launched.client
+        self._client, self._planned = launched.client, launched.planned
         return launched.args
 
     def _lora_adapters(self) -> "LoraAdapters | None":

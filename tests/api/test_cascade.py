@@ -52,7 +52,7 @@ def budget():
 def cascade(engine, large, budget):
     small = tier("small", LocalModel(engine), is_local=True)
     rules = Rules(
-        [small, tier("large", large, price=Price(input=10, output=20))], policy(), Limits(5.0, 1, None), 30.0, budget, Sticky(60.0)
+        [small, tier("large", large, price=Price(input=10, output=20))], policy(), Limits(20.0, 5.0, 1, None), 30.0, budget, Sticky(60.0)
     )
     return CascadeEngine(engine, rules, [])
 

@@ -43,7 +43,7 @@ class Setup:
         self.tiers = [tier("small", small, is_local=True, **of_small), tier("large", large, price=Price(input=10.0, output=20.0))]
         self.work = Work()
         self.sticky = Sticky(sticky_s)
-        limits = limits or Limits(hold_s=5.0, attempts=1, cost_usd=None)
+        limits = limits or Limits(first_byte_s=20.0, hold_s=5.0, attempts=1, cost_usd=None)
         self.answers = Answers(Rules(self.tiers, with_policy, limits, deadline_s, budget, self.sticky), self.work)
         self.scope = Scope()
 
@@ -117,7 +117,7 @@ async def test_after_the_hold_each_chunk_goes_out_as_it_comes():
 async def test_a_hold_that_takes_too_long_is_decided_on_what_there_is_and_loses_no_token():
     go_on = asyncio.Event()
     script = Chunks([chunk("d0", SURE), go_on, chunk("d1", UNSURE), chunk("d2", SURE)])
-    setup = Setup(Model(script), Model(), with_policy=policy(hold_tokens=3), limits=Limits(0.05, 1, None))
+    setup = Setup(Model(script), Model(), with_policy=policy(hold_tokens=3), limits=Limits(20.0, 0.05, 1, None))
     chunks = await setup.ask()
     go_on.set()
     assert await texts_of(chunks) == ["d0", "d1", "d2"]
@@ -125,9 +125,21 @@ async def test_a_hold_that_takes_too_long_is_decided_on_what_there_is_and_loses_
 
 async def test_a_tier_that_says_nothing_within_the_hold_is_given_up():
     silent = Chunks([asyncio.Event()])
-    setup = Setup(Model(silent), Model(stream("L")), with_policy=policy(), limits=Limits(0.05, 1, None))
+    setup = Setup(Model(silent), Model(stream("L")), with_policy=policy(), limits=Limits(20.0, 0.05, 1, None))
     assert await texts_of(await setup.ask()) == ["L"]
     assert silent.is_closed
+
+
+async def test_a_tier_whose_stream_does_not_begin_within_the_hold_is_given_up():
+    setup = Setup(Model(asyncio.Event()), Model(stream("L")), with_policy=policy(), limits=Limits(20.0, 0.05, 1, None))
+    assert await texts_of(await setup.ask()) == ["L"]
+    assert setup.decision == "failover"
+
+
+async def test_a_tier_whose_stream_does_not_begin_is_given_up():
+    setup = Setup(Model(asyncio.Event()), Model(stream("L")), limits=Limits(0.05, 5.0, 1, None))
+    assert await texts_of(await setup.ask()) == ["L"]
+    assert setup.decision == "failover"
 
 
 async def test_a_whole_answer_is_judged_by_its_first_tokens_too():
@@ -181,7 +193,7 @@ async def test_after_the_commit_an_error_ends_the_stream_and_nobody_else_is_aske
 
 
 async def test_a_wrong_request_is_refused_at_once():
-    setup = Setup(Model(InvalidRequest("max_tokens: no", param="max_tokens")), Model(), limits=Limits(5.0, 3, None))
+    setup = Setup(Model(InvalidRequest("max_tokens: no", param="max_tokens")), Model(), limits=Limits(20.0, 5.0, 3, None))
     with pytest.raises(InvalidRequest, match="max_tokens"):
         await setup.ask()
     assert len(setup.small.asked) == 1
@@ -198,21 +210,23 @@ async def test_the_last_tiers_failure_is_told_with_when_to_come_back():
 async def test_where_all_failed_those_that_may_do_better_are_asked_again(monkeypatch):
     monkeypatch.setattr("serving.cascade.chain._BACKOFF_S", 0.01)
     small = Model(TierFailure("cut", reason="broken"), stream("s"))
-    setup = Setup(small, Model(TierFailure("late", reason="timeout")), limits=Limits(5.0, 2, None))
+    setup = Setup(small, Model(TierFailure("late", reason="timeout")), limits=Limits(20.0, 5.0, 2, None))
     assert await texts_of(await setup.ask()) == ["s"]
     assert small.request_ids == ["r", "r-3"]
     assert len(setup.large.asked) == 1
 
 
 async def test_a_slow_tier_is_not_asked_twice():
-    setup = Setup(Model(TierFailure("late", reason="timeout")), Model(TierFailure("late", reason="timeout")), limits=Limits(5.0, 5, None))
+    setup = Setup(
+        Model(TierFailure("late", reason="timeout")), Model(TierFailure("late", reason="timeout")), limits=Limits(20.0, 5.0, 5, None)
+    )
     with pytest.raises(TierFailure):
         await setup.ask()
     assert len(setup.small.asked) == len(setup.large.asked) == 1
 
 
 async def test_who_is_to_come_back_later_than_can_be_waited_for_is_told_so():
-    setup = Setup(Model(TierFailure("full", reason="throttled", retry_after_s=60)), Model(), limits=Limits(5.0, 3, None))
+    setup = Setup(Model(TierFailure("full", reason="throttled", retry_after_s=60)), Model(), limits=Limits(20.0, 5.0, 3, None))
     with pytest.raises(TierFailure, match="full"):
         await asyncio.wait_for(setup.ask(model="small"), 2)
 
@@ -220,7 +234,7 @@ async def test_who_is_to_come_back_later_than_can_be_waited_for_is_told_so():
 async def test_a_dropped_draft_is_not_asked_for_again(monkeypatch):
     monkeypatch.setattr("serving.cascade.chain._BACKOFF_S", 0.01)
     large = Model(TierFailure("cut", reason="broken"), stream("L"))
-    setup = Setup(Model(draft(UNSURE, UNSURE)), large, with_policy=policy(), limits=Limits(5.0, 2, None))
+    setup = Setup(Model(draft(UNSURE, UNSURE)), large, with_policy=policy(), limits=Limits(20.0, 5.0, 2, None))
     assert await texts_of(await setup.ask()) == ["L"]
     assert len(setup.small.asked) == 1
 
@@ -245,7 +259,7 @@ async def test_an_unsure_draft_is_kept_where_nobody_else_can_be_asked():
 
 
 async def test_a_draft_that_has_cost_the_limit_is_kept():
-    setup = Setup(Model(draft(UNSURE, UNSURE)), Model(), with_policy=policy(), limits=Limits(5.0, 1, 1e-6))
+    setup = Setup(Model(draft(UNSURE, UNSURE)), Model(), with_policy=policy(), limits=Limits(20.0, 5.0, 1, 1e-6))
     assert await texts_of(await setup.ask()) == ["d0", "d1"]
     assert setup.decision == "kept"
 

@@ -26,7 +26,7 @@ policy: policy.json
 hold_ms: 800
 deadline_s: 60
 attempts: 3
-cost_limit: 0.02
+cost_limit_usd: 0.02
 breaker: {{failures: 4, cooldown_s: 10}}
 sticky_s: 600
 budget: {{usd: 5, window_s: 3600, per: key, then: small}}
