@@ -1,27 +1,26 @@
 """Whether a model fits on a number of GPUs, and what would make it: the parts of a plan put together.
 
 Steps: what was asked is checked and completed with vLLM's defaults; the fewest ranks that hold the model are found, or those asked for are
-taken; if it does not fit, each remedy is planned before it is named. All raise PlanError for what cannot be or what vLLM would refuse.
+taken; if it does not fit, each remedy is planned before it is named.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from serving.errors import NoFit, PlanError
-from serving.planner.batch_defaults import batch_defaults
-from serving.planner.context_limit import default_context, longest_context
+from serving.errors import PlanError
+from serving.planner.context_limit import longest_context
 from serving.planner.division import sharding_of
 from serving.planner.hardware import Gpu
 from serving.planner.interval import Interval, exactly
 from serving.planner.kv_cache import KvCache, kv_cache_of
 from serving.planner.layout import Layout
-from serving.planner.model import FLOAT_BYTES, Model, config_dtype
-from serving.planner.overheads import Overheads, Steps, overheads
+from serving.planner.model import Model
+from serving.planner.overheads import Overheads, overheads
 from serving.planner.plan import PerGpu, Plan, PlanRequest
-from serving.planner.plan_checks import check_request
-from serving.planner.plan_words import no_fit_line
+from serving.planner.plan_checks import check_request, check_start
 from serving.planner.remedies import remedies_of
-from serving.planner.weight_format import WeightFormat, online_format
+from serving.planner.settled import Settled, settle
+from serving.planner.weight_format import online_format
 from serving.planner.weights import weights_bytes
 
 
@@ -37,77 +36,36 @@ def make_plan(model: Model, request: PlanRequest, gpu: Gpu, num_gpus: int) -> Pl
     return replace(plan, remedies=tuple(remedies_of(plan, request, model, gpu, num_gpus, best_plan)))
 
 
-def require_fit(model: Model, request: PlanRequest, gpu: Gpu, num_gpus: int) -> Plan:
-    """The plan, if it fits.
-
-    Raises:
-        NoFit: it does not; says the parts, what is lacking, and the remedies.
-        PlanError: see `make_plan`.
-    """
-    plan = make_plan(model, request, gpu, num_gpus)
-    if not plan.fits:
-        raise NoFit(no_fit_line(plan))
-    return plan
-
-
 def best_plan(model: Model, request: PlanRequest, gpu: Gpu, num_gpus: int) -> Plan:
     """As `make_plan`, without remedies."""
     check_request(model, request, num_gpus)
-    settled, assumed = _settled(model, request, gpu)
+    settled = settle(model, request, gpu)
     nearest: Plan | None = None
-    for size in _sizes(model, settled, num_gpus):
-        plan = _plan(model, replace(settled, tensor_parallel_size=size), gpu, assumed)
+    for layout in _layouts(model, settled.request, num_gpus):
+        plan = _plan(model, settled, layout, gpu)
         if plan.fits:
             return plan
         if nearest is None or plan.shortfall_bytes < nearest.shortfall_bytes:
             nearest = plan
     if nearest is None:
-        raise PlanError(f"no tensor_parallel_size up to {num_gpus // _gpus_of_a_rank(request)} can divide this model")
+        raise PlanError(f"no tensor_parallel_size up to {num_gpus // _num_groups(request)} can divide this model")
     return nearest
 
 
-def _settled(model: Model, request: PlanRequest, gpu: Gpu) -> tuple[PlanRequest, list[str]]:
-    """`request` with vLLM's defaults, and a line for each that matters."""
-    assumed = list(model.assumed)
-    context = default_context(model.decoder) if request.context is None else request.context
-    if request.context is None:
-        assumed.append(f"context: {context}, the model's own")
-    if request.dtype == "auto":
-        request = replace(request, dtype=_auto_dtype(model))
-    if request.quantization is not None and model.checkpoint_method is not None:
-        if request.quantization != model.checkpoint_method:
-            assumed.append(f"quantization={request.quantization}: without effect, the checkpoint is quantised by {model.checkpoint_method}")
-        request = replace(request, quantization=None)
-    sequences = -(-request.concurrency // request.data_parallel_size)
-    tokens, most = batch_defaults(gpu, context, num_batched_tokens=request.max_num_batched_tokens, num_seqs=request.max_num_seqs)
-    if request.max_num_seqs is None and sequences > most:
-        most = sequences
-        assumed.append(f"max_num_seqs: raised from vLLM's default to {sequences}, so that all run at once")
-    if request.max_num_batched_tokens is None:
-        assumed.append(f"max_num_batched_tokens: {tokens}, max_num_seqs: {most}; vLLM's defaults on {gpu.name}")
-    return replace(request, context=context, max_num_batched_tokens=tokens, max_num_seqs=most), assumed
-
-
-def _auto_dtype(model: Model) -> str:
-    """vLLM computes a checkpoint in 32 bits in bfloat16."""
-    dtype = config_dtype(model.config)
-    return dtype if dtype in ("bfloat16", "float16") else "bfloat16"
-
-
-def _sizes(model: Model, request: PlanRequest, num_gpus: int) -> Iterator[int]:
-    """The tensor parallel sizes to try, smallest first: of those that are not asked for by name, the ones that can divide the model."""
+def _layouts(model: Model, request: PlanRequest, num_gpus: int) -> Iterator[Layout]:
+    """Those to try, of the fewest ranks first: where no size is asked for, all that can divide the model."""
     if request.tensor_parallel_size is not None:
-        yield request.tensor_parallel_size
+        yield _layout(model, request, request.tensor_parallel_size)
         return
-    for size in range(1, num_gpus // _gpus_of_a_rank(request) + 1):
+    for size in range(1, num_gpus // _num_groups(request) + 1):
         try:
-            _layout(model, request, size)
+            yield _layout(model, request, size)
         except PlanError:
             continue
-        yield size
 
 
-def _gpus_of_a_rank(request: PlanRequest) -> int:
+def _num_groups(request: PlanRequest) -> int:
+    """Of tensor parallel ranks: the stages of all replicas."""
     return request.pipeline_parallel_size * request.data_parallel_size
 
 
@@ -119,89 +77,84 @@ def _layout(model: Model, request: PlanRequest, size: int) -> Layout:
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a plan is put together of."""
+    """What a GPU holds beside the KV cache, and what it may hold."""
 
     weights: Interval
-    cache: KvCache
     overheads: Overheads
     budget: Interval
 
     @property
-    def num_blocks(self) -> int:
-        """Of the KV cache that the estimates leave room for."""
-        others = self.weights + self.overheads.activation_peak_bytes + self.overheads.cuda_graph_bytes + self.overheads.non_torch_bytes
-        return max(0, int((self.budget.estimate - others.estimate) // self.cache.block_bytes))
+    def total(self) -> Interval:
+        """Of them all."""
+        return self.weights + self.overheads.activation_peak_bytes + self.overheads.cuda_graph_bytes + self.overheads.non_torch_bytes
 
 
-def _plan(model: Model, request: PlanRequest, gpu: Gpu, assumed: list[str]) -> Plan:
-    parts = _parts(model, request, gpu)
-    context = request.context or 1
-    sequences = -(-request.concurrency // request.data_parallel_size)
-    of_sequence = parts.cache.blocks(context)
-    needed = exactly(_asked_bytes(request, parts.cache, sequences))
-    over = parts.overheads
-    total = parts.weights + needed + over.activation_peak_bytes + over.cuda_graph_bytes + over.non_torch_bytes
+def _plan(model: Model, settled: Settled, layout: Layout, gpu: Gpu) -> Plan:
+    request = replace(settled.request, tensor_parallel_size=layout.sharding.num_ranks)
+    parts = _parts(model, settled, layout, gpu)
+    cache = kv_cache_of(model, layout, request.kv_cache_dtype, settled.steps.float_bytes, settled.steps.num_batched_tokens, gpu.device)
+    asked = exactly(_asked_bytes(settled, cache))
+    total = parts.total + asked
     fits = total.estimate <= parts.budget.estimate
-    num_blocks = parts.num_blocks if request.kv_cache_memory_bytes is None else request.kv_cache_memory_bytes // parts.cache.block_bytes
-    at_once = min(max(0, num_blocks - 1) // of_sequence, request.max_num_seqs or sequences)
-    usable = gpu.usable_bytes
+    free = parts.budget.estimate - parts.total.estimate if request.kv_cache_memory_bytes is None else request.kv_cache_memory_bytes
+    num_blocks = max(0, int(free // cache.block_bytes))
+    of_sequence = cache.blocks(settled.context)
+    at_once = min(max(0, num_blocks - 1) // of_sequence, settled.steps.num_seqs)
     return Plan(
         fits=fits,
         is_sure=total.high <= parts.budget.low if fits else total.low > parts.budget.high,
         request=request,
-        num_gpus=_gpus_of_a_rank(request) * (request.tensor_parallel_size or 1),
-        per_gpu=PerGpu(
-            parts.weights, needed, over.activation_peak_bytes, over.cuda_graph_bytes, over.non_torch_bytes, total, usable, parts.budget
-        ),
-        kv_bytes_per_token=parts.cache.bytes_per_token(context),
-        max_kv_tokens=num_blocks * context // of_sequence,
-        max_context=parts.cache.longest_context(num_blocks, sequences, longest_context(model.decoder)),
-        max_concurrency=at_once * request.data_parallel_size,
+        num_gpus=layout.num_ranks * layout.num_replicas,
+        per_gpu=_per_gpu(parts, asked, gpu),
+        kv_bytes_per_token=cache.bytes_per_token(settled.context),
+        max_kv_tokens=num_blocks * settled.context // of_sequence,
+        max_context=cache.longest_context(num_blocks, settled.num_sequences, longest_context(model.decoder)),
+        max_concurrency=at_once * layout.num_replicas,
         shortfall_bytes=max(0.0, total.estimate - parts.budget.estimate),
         remedies=(),
-        assumed=(*assumed, *over.assumed, *_doubts(request, parts)),
+        assumed=(*settled.assumed, *parts.overheads.assumed, *_doubts(settled, cache)),
     )
 
 
-def _parts(model: Model, request: PlanRequest, gpu: Gpu) -> _Parts:
-    layout = _layout(model, request, request.tensor_parallel_size or 1)
-    float_bytes = FLOAT_BYTES[request.dtype]
-    steps = Steps(request.max_num_batched_tokens or 1, request.max_num_seqs or 1, float_bytes)
-    over = overheads(model, layout, steps, has_graphs=not request.enforce_eager, device=gpu.device)
-    usable, share = gpu.usable_bytes, request.gpu_memory_utilization
-    if over.start_bytes.estimate > (1 - share) * usable.estimate:
-        most = int(100 * (1 - over.start_bytes.estimate / usable.estimate)) / 100
-        raise PlanError(
-            f"gpu_memory_utilization={share:g}: vLLM does not start, since CUDA and NCCL take {over.start_bytes.estimate / 2**30:.1f} GiB "
-            f"of the {usable.estimate / 2**30:.1f} before; {most:g} at most"
-        )
+def _per_gpu(parts: _Parts, kv_cache: Interval, gpu: Gpu) -> PerGpu:
+    return PerGpu(
+        weights_bytes=parts.weights,
+        kv_cache_bytes=kv_cache,
+        activation_peak_bytes=parts.overheads.activation_peak_bytes,
+        cuda_graph_bytes=parts.overheads.cuda_graph_bytes,
+        non_torch_bytes=parts.overheads.non_torch_bytes,
+        total_bytes=parts.total + kv_cache,
+        usable_bytes=gpu.usable_bytes,
+        budget_bytes=parts.budget,
+    )
+
+
+def _parts(model: Model, settled: Settled, layout: Layout, gpu: Gpu) -> _Parts:
+    request = settled.request
+    over = overheads(model, layout, settled.steps, has_graphs=not request.enforce_eager, device=gpu.device)
+    check_start(request.gpu_memory_utilization, over.start_bytes, gpu.usable_bytes)
+    weight_format = None if request.quantization is None else online_format(request.quantization, gpu.device)
     return _Parts(
-        weights=weights_bytes(model, layout, _format(request, gpu), float_bytes),
-        cache=kv_cache_of(model, layout, request.kv_cache_dtype, float_bytes, steps.num_batched_tokens, gpu.device),
+        weights=weights_bytes(model, layout, weight_format, settled.steps.float_bytes),
         overheads=over,
-        budget=usable.times(share) + over.start_bytes,
+        budget=gpu.usable_bytes.times(request.gpu_memory_utilization) + over.start_bytes,
     )
 
 
-def _format(request: PlanRequest, gpu: Gpu) -> WeightFormat | None:
-    return None if request.quantization is None else online_format(request.quantization, gpu.device)
-
-
-def _asked_bytes(request: PlanRequest, cache: KvCache, sequences: int) -> float:
+def _asked_bytes(settled: Settled, cache: KvCache) -> float:
     """Of KV cache on a GPU, with the block that vLLM keeps back."""
+    request, of_sequence = settled.request, cache.blocks(settled.context)
     if request.kv_cache_memory_bytes is not None:
         return request.kv_cache_memory_bytes
-    context = request.context or 1
-    blocks = cache.blocks(context)
     if request.kv_cache_tokens is not None:
-        return (-(-request.kv_cache_tokens * blocks // context) + 1) * cache.block_bytes
-    return (sequences * blocks + 1) * cache.block_bytes
+        return (-(-request.kv_cache_tokens * of_sequence // settled.context) + 1) * cache.block_bytes
+    return (settled.num_sequences * of_sequence + 1) * cache.block_bytes
 
 
-def _doubts(request: PlanRequest, parts: _Parts) -> list[str]:
+def _doubts(settled: Settled, cache: KvCache) -> list[str]:
     doubts = []
-    if not parts.cache.sees_everything:
-        doubts.append(f"kv_bytes_per_token: of a sequence of {request.context} tokens, since layers with a sliding window keep fewer")
-    if request.enforce_eager:
+    if not cache.sees_everything:
+        doubts.append(f"kv_bytes_per_token: of a sequence of {settled.context} tokens, since layers with a sliding window keep fewer")
+    if settled.request.enforce_eager:
         doubts.append("activations: as measured with compiled layers; enforce_eager may take more")
     return doubts

@@ -4,10 +4,12 @@ import difflib
 
 from serving.errors import PlanError
 from serving.planner.context_limit import longest_context
+from serving.planner.interval import Interval
 from serving.planner.model import FLOAT_BYTES, Model
 from serving.planner.plan import PlanRequest
 from serving.planner.weight_format import online_format
 
+_GIB = 2**30
 _COUNTS = (
     "concurrency",
     "tensor_parallel_size",
@@ -67,3 +69,14 @@ def _check_sizes(model: Model, request: PlanRequest, num_gpus: int) -> None:
         }
         told = " x ".join(f"{name}={value}" for name, value in sizes.items() if value > 1)
         raise PlanError(f"{told} needs {needed} GPUs, there are {num_gpus}; set smaller sizes or take more")
+
+
+def check_start(share: float, start: Interval, usable: Interval) -> None:
+    """Raise PlanError where vLLM cannot start: `share`, its gpu_memory_utilization, is more than CUDA and NCCL surely leave free."""
+    if start.low <= (1 - share) * usable.high:
+        return
+    most = int(100 * (1 - start.low / usable.high)) / 100
+    raise PlanError(
+        f"gpu_memory_utilization={share:g}: vLLM does not start, since CUDA and NCCL take {start.low / _GIB:.1f} GiB of the "
+        f"{usable.high / _GIB:.1f} before; {most:g} at most"
+    )
