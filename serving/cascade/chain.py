@@ -53,6 +53,15 @@ class Commit:
     hold_s: float | None
 
 
+@dataclass(frozen=True)
+class _Beginning:
+    """An answer as far as it has come, and what was looked at of it."""
+
+    answer: bytes | Draft
+    tokens: list[Token]
+    usage: Usage | None
+
+
 class Chain:
     """Of one request. `give_up_at`: its deadline, in the event loop's time."""
 
@@ -108,42 +117,42 @@ class Chain:
         attempt = self._bill.begin(tier)
         began = time.monotonic()
         try:
-            answer = await self._beginning(step, identifier)
+            begun = await self._begin(step, identifier)
         except BaseException as error:
             self._bill.end(attempt, "failed", None)
             _note(tier, error)
             raise
         tier.breaker.succeeded()
         if step.rule is None:
-            return Commit(answer, attempt, self._decision_for(step), None)
+            return Commit(begun.answer, attempt, self._decision_for(step), None)
         hold_s = time.monotonic() - began
         HOLD.labels(tier.name).observe(hold_s)
-        tokens, usage = self._seen(answer)
-        is_accepted = self._accepts(step.rule, tokens[: step.hold_tokens])
-        if is_accepted or not self._has_another(step, steps, usage):
-            return Commit(answer, attempt, self._decision_for(step) if is_accepted else "kept", hold_s)
+        is_accepted = self._accepts(step.rule, begun.tokens[: step.hold_tokens])
+        if is_accepted or not self._has_another(step, steps, begun.usage):
+            return Commit(begun.answer, attempt, self._decision_for(step) if is_accepted else "kept", hold_s)
         try:
-            if isinstance(answer, Draft):
-                await answer.aclose()
+            if isinstance(begun.answer, Draft):
+                await begun.answer.aclose()
         finally:
-            self._bill.end(attempt, "rejected", usage)
+            self._bill.end(attempt, "rejected", begun.usage)
         return None
 
-    async def _beginning(self, step: Step, request_id: str) -> bytes | Draft:
+    async def _begin(self, step: Step, request_id: str) -> _Beginning:
         """The whole answer, or a stream of which as much is held as the decision needs."""
-        let_go_at = asyncio.get_running_loop().time() + self._limits.hold_s
+        kind, let_go_at = self._asked.kind, asyncio.get_running_loop().time() + self._limits.hold_s
         async with self._interruptible(step.tier):
             answer = await self._generate(step, request_id)
             if isinstance(answer, bytes):
-                return answer
+                whole = json.loads(answer) if step.rule is not None else {"choices": ()}
+                return _Beginning(answer, tokens_of(kind, whole), usage_of(whole))
             draft = Draft(answer)
             try:
                 if step.rule is not None:
-                    await draft.look_ahead(self._asked.kind, step.hold_tokens, min(let_go_at, self._give_up_at))
+                    await draft.look_ahead(kind, step.hold_tokens, min(let_go_at, self._give_up_at))
             except BaseException:
                 await draft.aclose()
                 raise
-            return draft
+            return _Beginning(draft, draft.tokens, draft.usage())
 
     async def _generate(self, step: Step, request_id: str) -> bytes | Chunks:
         """Raises TierFailure also where a stream does not begin in time."""
@@ -167,12 +176,6 @@ class Chain:
                 yield
         except TimeoutError as error:
             raise _shutting_down() from error
-
-    def _seen(self, answer: bytes | Draft) -> tuple[list[Token], Usage | None]:
-        if isinstance(answer, Draft):
-            return answer.tokens, answer.usage()
-        whole = json.loads(answer)
-        return tokens_of(self._asked.kind, whole), usage_of(whole)
 
     def _accepts(self, rule: Rule, tokens: Sequence[Token]) -> bool:
         """Where nothing is known of any token, there is no reason to accept."""

@@ -186,6 +186,17 @@ async def test_a_draft_that_breaks_while_it_is_held_is_replaced_by_the_next():
     assert broken.is_closed
 
 
+@pytest.mark.parametrize("logprobs", [{"content": [{"token": "a"}]}, {"content": 3}, "none", {}])
+@pytest.mark.parametrize("body", [STREAM, CHAT])
+async def test_a_draft_whose_logprobs_cannot_be_read_is_replaced_by_the_next(logprobs, body):
+    choice = {"index": 0, "delta": {"content": "a"}, "message": {"content": "a"}, "logprobs": logprobs}
+    text = json.dumps({"id": "c", "choices": [choice]})
+    strange = Chunks([text]) if body is STREAM else text.encode()
+    setup = Setup(Model(strange), Model(stream("L") if body is STREAM else whole("L")), with_policy=policy())
+    await setup.ask(body)
+    assert (setup.tier, setup.decision) == ("large", "failover")
+
+
 async def test_after_the_commit_an_error_ends_the_stream_and_nobody_else_is_asked():
     setup = Setup(Model(Chunks([chunk("d0", SURE), chunk("d1", SURE), ERROR])), Model(), with_policy=policy())
     assert await texts_of(await setup.ask()) == ["d0", "d1", "ERROR"]
