@@ -43,11 +43,12 @@ def apply(deployment: Deployment, account: Account, waiting: Waiting, tell: Call
 
 
 def agrees(expected: Any, found: Any) -> bool:
-    """Whether `found` shows all that is expected; what else it shows does not matter."""
+    """Whether `found` shows all that is expected; what else it shows does not matter, nor the order of a list."""
     if isinstance(expected, Mapping):
         return isinstance(found, Mapping) and all(name in found and agrees(value, found[name]) for name, value in expected.items())
     if isinstance(expected, list):
-        return isinstance(found, list) and len(expected) == len(found) and all(map(agrees, expected, found))
+        is_as_long = isinstance(found, list) and len(expected) == len(found)
+        return is_as_long and all(any(agrees(item, other) for other in found) for item in expected)
     return bool(expected == found)
 
 

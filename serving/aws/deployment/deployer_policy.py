@@ -31,9 +31,9 @@ _LOOKING = (
     "sagemaker:ListModels",
     "sagemaker:ListTransformJobs",
 )
-"""Sent by every run. IAM has no resource for them that could be named."""
+"""How a deployment is found. IAM has no resource for them that could be named."""
 _FIXED = ("sagemaker:DescribeEndpoint", "lambda:GetFunction", "iam:GetRole")
-"""Sent by every run too, about this deployment's names."""
+"""Sent by `destroy` for every name: it does not know what was deployed."""
 _SERVICE_ROLE = "aws-service-role/sagemaker.application-autoscaling.amazonaws.com/AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint"
 
 

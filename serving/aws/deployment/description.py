@@ -123,5 +123,5 @@ def is_version_of(name: str, candidate: str) -> bool:
 
 
 def role_name(name: str) -> str:
-    """Of the function `name`. Roles are global and their names shared with people, so it says whose it is."""
-    return f"{name}-tokenport-function"
+    """Of the function `name`. Roles are global and their names shared with people, so it says whose it is; IAM takes 64 characters."""
+    return f"{name}-tokenport"

@@ -1,7 +1,7 @@
 """The words of `tokenport deploy endpoint`, read into an `EndpointRequest`. What a plan settled is the default of what is not said."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from serving.aws.deployment.plan_values import PlanValues, read_plan
 from serving.errors import DeployError
 
 _MAX_NUM_SEQS = "TOKENPORT_MAX_NUM_SEQS"
+_OF_ENDPOINTS = ("max_instances", "startup_timeout_s", "download_timeout_s", "volume_gb")
+_OF_FLEETS = ("traffic", "traffic_percent", "termination_wait_s")
+_OF_UPDATES = ("traffic_wait_s", "rollback_errors", "rollback_latency_ms")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class EndpointOptions:
 def read_options(words: Sequence[str]) -> EndpointOptions:
     """Raises DeployError for what cannot be together; ends the process for wrong words. Reads the files of a folder to be uploaded."""
     given = endpoint_parser().namespace(words)
+    _refuse_without_effect(given)
     plan = read_plan(given.plan, given.instance_type)
     upload = _upload(given)
     environment = _environment(given, plan)
@@ -123,18 +127,30 @@ def _scaling(given: Any, environment: Mapping[str, str]) -> Scaling | None:
 
 
 def _traffic(given: Any) -> Traffic:
-    if given.traffic_percent is not None and given.traffic == "all-at-once":
-        raise DeployError(f"--traffic-percent {given.traffic_percent} needs --traffic canary or linear")
-    if given.components and given.traffic != "all-at-once":
-        raise DeployError(f"--traffic {given.traffic} is not for --components, which are updated copy by copy")
-    return Traffic(
-        shift=given.traffic,
-        percent=10 if given.traffic_percent is None else given.traffic_percent,
-        wait_s=given.traffic_wait_s,
-        termination_wait_s=given.termination_wait_s,
-        rollback_errors=given.rollback_errors,
-        rollback_latency_ms=given.rollback_latency_ms,
-    )
+    told = {
+        "shift": given.traffic,
+        "percent": given.traffic_percent,
+        "wait_s": given.traffic_wait_s,
+        "termination_wait_s": given.termination_wait_s,
+        "rollback_errors": given.rollback_errors,
+        "rollback_latency_ms": given.rollback_latency_ms,
+    }
+    return replace(Traffic(), **{name: value for name, value in told.items() if value is not None})
+
+
+def _refuse_without_effect(given: Any) -> None:
+    """Options that what else was given leaves nothing to do for."""
+    for name in _OF_FLEETS:
+        _refuse(given, name, given.components, "components are updated copy by copy")
+    for name in (*_OF_ENDPOINTS, *_OF_FLEETS, *_OF_UPDATES):
+        _refuse(given, name, given.batch is not None, "a batch has no endpoint")
+    _refuse(given, "traffic_percent", given.traffic in (None, "all-at-once"), "say --traffic canary or linear")
+
+
+def _refuse(given: Any, name: str, is_idle: bool, reason: str) -> None:
+    value = getattr(given, name)
+    if is_idle and value is not None:
+        raise DeployError(f"--{name.replace('_', '-')} {value} has no effect here: {reason}")
 
 
 def _batch(given: Any) -> Batch | None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from serving.aws.deployment.endpoint_request import Traffic
 from serving.aws.deployment.option_types import INSTANCE_TYPE, NAME, ROLE_ARN, S3_URI, bounded, variable
 from serving.planner.commands.one_line_parser import OneLineParser
 
@@ -69,10 +70,10 @@ def _add_scaling(group: Any) -> None:
 
 
 def _add_updates(group: Any) -> None:
-    add = group.add_argument
-    add("--traffic", choices=("all-at-once", "canary", "linear"), default="all-at-once", help="how traffic moves (default %(default)s)")
-    add("--traffic-percent", type=bounded(1, 50), metavar="N", help="of the canary or of a linear step (default 10)")
-    add("--traffic-wait-s", type=bounded(0, 3600), default=300, metavar="S", help="watched after each step (default %(default)s)")
-    add("--termination-wait-s", type=bounded(0, 3600), default=120, metavar="S", help="the old fleet stays so long (default %(default)s)")
-    add("--rollback-errors", type=bounded(1), default=5, metavar="N", help="5XX a minute that undo an update (default %(default)s)")
+    add, usual = group.add_argument, Traffic()
+    add("--traffic", choices=("all-at-once", "canary", "linear"), help=f"how traffic moves (default {usual.shift})")
+    add("--traffic-percent", type=bounded(1, 50), metavar="N", help=f"of the canary or of a linear step (default {usual.percent})")
+    add("--traffic-wait-s", type=bounded(0, 3600), metavar="S", help=f"watched after each step or copy (default {usual.wait_s})")
+    add("--termination-wait-s", type=bounded(0, 3600), metavar="S", help=f"the old fleet stays (default {usual.termination_wait_s})")
+    add("--rollback-errors", type=bounded(1), metavar="N", help=f"5XX a minute that undo an update (default {usual.rollback_errors})")
     add("--rollback-latency-ms", type=bounded(1), metavar="MS", help="mean ModelLatency that undoes an update (default: none does)")

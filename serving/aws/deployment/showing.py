@@ -1,10 +1,11 @@
-"""A deployment as it would be sent: every call with its parameters, as JSON for people and programs. Pure."""
+"""A deployment as it would be sent: every call with its parameters, as JSON for people and programs; secrets are hidden. Pure."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from serving.aws.deployment.description import Call, Deployment, Reference
+from serving.redaction import redact
 
 
 def shown(deployment: Deployment, before: Iterable[Call] = ()) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def shown(deployment: Deployment, before: Iterable[Call] = ()) -> dict[str, Any]
 
 
 def _shown_call(call: Call) -> dict[str, Any]:
-    return {"service": call.service, "operation": call.operation, "parameters": _shown(call.parameters)}
+    return {"service": call.service, "operation": call.operation, "parameters": redact("", _shown(call.parameters))}
 
 
 def _shown(value: Any) -> Any:

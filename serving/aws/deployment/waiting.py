@@ -1,4 +1,4 @@
-"""Waiting for AWS: one deadline for all the waits of a command, a line whenever something has become of it."""
+"""Waiting for AWS: one deadline for all the waits of a command, a line for each state and each minute."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -24,15 +24,16 @@ class Waiting:
 
     def until_settled(self, title: str, find: Lookup, status: Status | None) -> Mapping[str, Any] | None:
         """What is found once it is no longer on its way, None if it is not there. Raises DeployError at the deadline."""
-        seen = None
+        seen: tuple[str | None, float] | None = None
         while True:
             found = self._account.look(find)
             state = state_of(found, status)
             if found is None or status is None or state in status.ready | status.failed:
                 return found
-            if state != seen:
-                self._tell(f"{title}: {state}")
-                seen = state
+            elapsed_s = time.monotonic() - self._started
+            if (state, elapsed_s // 60) != seen:
+                self._tell(f"{title}: {state} ({elapsed_s:.0f} s)")
+                seen = state, elapsed_s // 60
             self._pause(f"{title} is still {state}")
 
     def until_gone(self, title: str, find: Lookup) -> None:

@@ -58,10 +58,16 @@ def test_a_dry_run_shows_every_call_and_sends_nothing(capsys):
 
 
 @pytest.mark.usefixtures("no_network")
+def test_a_dry_run_hides_secrets(capsys):
+    run_deploy(["endpoint", *PLAIN, "--env", "TOKENPORT_API_KEY=sk-1", "--dry-run"], {})
+    assert "sk-1" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_network")
 def test_a_dry_run_of_a_function_shows_what_aws_will_choose_as_such(capsys):
     assert run_deploy(["lambda", *FUNCTION, "--dry-run"], REGION) == 0
     create = {call["operation"]: call["parameters"] for call in printed(capsys)["calls"]}["CreateFunction"]
-    assert create["Role"] == "<Arn of role ask-tokenport-function>"
+    assert create["Role"] == "<Arn of role ask-tokenport>"
     assert "bytes, SHA-256" in create["Code"]["ZipFile"]
 
 

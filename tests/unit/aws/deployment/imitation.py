@@ -15,7 +15,9 @@ from moto.applicationautoscaling.models import applicationautoscaling_backends
 from moto.sagemaker.models import sagemaker_backends
 
 from serving.aws.deployment.account import Account
+from serving.aws.deployment.apply import Applied, apply
 from serving.aws.deployment.description import Deployment
+from serving.aws.deployment.destroy import destroy
 from serving.aws.deployment.waiting import Waiting
 
 REGION, NUMBER = "us-east-1", "123456789012"
@@ -39,6 +41,7 @@ class Imitation:
         self.session.events.register("before-call", self._before_call)
         self.session.events.register("after-call.application-autoscaling.DescribeScalingPolicies", self._only_named_policies)
         self.account = Account(self.session)
+        self._own_session = boto3.session.Session(region_name=REGION, botocore_session=_botocore_session())
 
     @property
     def changes(self) -> list[str]:
@@ -48,19 +51,15 @@ class Imitation:
     def waiting(self, deadline_s: float = 60.0) -> Waiting:
         return Waiting(self.account, self.lines.append, deadline_s=deadline_s, poll_s=0.0)
 
-    def apply(self, deployment: Deployment):
-        from serving.aws.deployment.apply import apply
-
+    def apply(self, deployment: Deployment) -> Applied:
         return apply(deployment, self.account, self.waiting(), self.lines.append)
 
     def destroy(self, name: str, *, delete_artifacts: bool = False) -> int:
-        from serving.aws.deployment.destroy import destroy
-
         return destroy(name, self.account, self.waiting(), self.lines.append, delete_artifacts=delete_artifacts)
 
     def client(self, service: str) -> Any:
         """Of the test itself: not recorded."""
-        return boto3.session.Session(region_name=REGION, botocore_session=_botocore_session()).client(service)
+        return self._own_session.client(service)
 
     @property
     def endpoints(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from serving.aws.deployment.apply import agrees, apply
 from serving.errors import DeployError
 from tests.unit.aws.deployment.requests import COMPONENTS, SCALED, TO_ZERO, TOKENS, endpoint
 
@@ -53,6 +54,12 @@ def test_scaling_that_is_no_longer_asked_for_is_taken_away(aws):
     aws.operations.clear()
     aws.apply(endpoint("--env", "TOKENPORT_MAX_NUM_SEQS=64"))
     assert aws.changes == ["DeleteScalingPolicy", "DeregisterScalableTarget", "DeleteAlarms"]
+
+
+def test_what_aws_returns_in_another_order_or_with_more_to_it_is_the_same():
+    assert agrees({"a": [{"b": 1}, {"c": 2.0}]}, {"a": [{"c": 2, "d": 3}, {"b": 1}], "e": 4})
+    assert not agrees({"a": [{"b": 1}]}, {"a": [{"b": 1}, {"b": 2}]})
+    assert not agrees({"a": {"b": 1}}, {"a": {}})
 
 
 @pytest.mark.parametrize("operation", ["CreateEndpointConfig", "PutMetricAlarm", "CreateEndpoint", "PutScalingPolicy"])
@@ -122,13 +129,11 @@ def test_somebody_elses_endpoint_of_the_name_is_left_alone(aws):
 
 
 def test_waiting_ends_at_its_deadline_and_says_in_what_state(aws):
-    from serving.aws.deployment.apply import apply
-
     aws.apply(endpoint())
     aws.endpoints["chat"].endpoint_status = "Updating"
     with pytest.raises(DeployError, match="endpoint chat is still Updating after 0 s"):
         apply(endpoint(), aws.account, aws.waiting(deadline_s=0.0), aws.lines.append)
-    assert "endpoint chat: Updating" in aws.lines
+    assert "endpoint chat: Updating (0 s)" in aws.lines
 
 
 def test_a_component_is_changed_copy_by_copy(aws):

@@ -2,8 +2,9 @@
 
 import pytest
 
+from serving.aws.deployment.endpoint_description import describe_endpoint
 from serving.errors import DeployError
-from tests.unit.aws.deployment.requests import BATCH, COMPONENTS, KINDS, SCALED, TO_ZERO, TOKENS, endpoint
+from tests.unit.aws.deployment.requests import BATCH, COMPONENTS, KINDS, SCALED, TO_ZERO, TOKENS, endpoint, request
 
 ROLE = "arn:aws:iam::123456789012:role/other"
 
@@ -26,9 +27,6 @@ def names(aws):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_of_it_stays(aws, kind):
-    from serving.aws.deployment.endpoint_description import describe_endpoint
-    from tests.unit.aws.deployment.requests import request
-
     before = names(aws)
     aws.apply(describe_endpoint(request(*KINDS[kind])))
     assert names(aws) != before

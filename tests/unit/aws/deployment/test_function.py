@@ -70,17 +70,17 @@ def test_another_model_changes_what_the_role_allows_first(aws, request_):
 
 def test_nothing_of_it_stays_and_what_others_made_does(aws, request_):
     iam = aws.client("iam")
-    iam.create_role(RoleName="ask-tokenport", AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": []}))
+    iam.create_role(RoleName="ask-other", AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": []}))
     aws.apply(describe_function(request_, PACKAGE))
     aws.destroy("ask")
     assert aws.client("lambda").list_functions()["Functions"] == []
-    assert [role["RoleName"] for role in iam.list_roles()["Roles"]] == ["ask-tokenport"]
+    assert [role["RoleName"] for role in iam.list_roles()["Roles"]] == ["ask-other"]
 
 
 def test_somebody_elses_role_of_the_name_is_left_alone(aws, request_):
     trust = json.dumps({"Version": "2012-10-17", "Statement": []})
-    aws.client("iam").create_role(RoleName="ask-tokenport-function", AssumeRolePolicyDocument=trust)
-    with pytest.raises(DeployError, match="did not make: role ask-tokenport-function"):
+    aws.client("iam").create_role(RoleName="ask-tokenport", AssumeRolePolicyDocument=trust)
+    with pytest.raises(DeployError, match="did not make: role ask-tokenport"):
         aws.apply(describe_function(request_, PACKAGE))
     assert aws.changes == []
 
