@@ -1,9 +1,6 @@
 """`tokenport plan MODEL`: exit codes, the JSON that others read, the table, hub ids, and one line for what is wrong."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -126,12 +123,3 @@ def test_a_wrong_command_line_ends_with_2_and_one_line(capsys, folder, words):
     assert error.count("\n") == 1
     if "--contxt" in words:
         assert "did you mean --context?" in error
-
-
-def test_a_hub_id_without_a_hub_is_told_at_once(folder):
-    environ = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": folder}
-    command = [sys.executable, "-m", "serving", "plan", "no-such/model", "--gpu", "L4"]
-    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 1
-    assert "MODEL=no-such/model: no such folder or config.json, and the hub does not answer" in ended.stderr
-    assert ended.stderr.count("\n") == 1
