@@ -6,8 +6,9 @@ from scipy.special import expit
 
 from serving.cascade.outcomes import Floats
 
-_PENALTY = 10.0
-"""Of the squared weights of standardised signals, as ten more observations: keeps few requests from being learned by heart."""
+_PENALTY = 100.0
+"""On the squared weights of standardised signals: keeps few requests from being learned by heart. On outcomes of GSM8K and MMLU 100 to 1000
+ordered held-out requests better than 10, after training on 250 requests as on 4,500."""
 
 
 def fit_logistic(signals: Floats, labels: Floats) -> tuple[Floats, float]:
