@@ -59,7 +59,7 @@ def _break_even(entry: Mapping[str, Any]) -> str:
 def _point(found: Mapping[str, Any]) -> str:
     if found["requests_per_day"] is None:
         return f"none ({found['why_not']})"
-    use = "" if found["utilisation"] is None else f", {found['utilisation'] * 100:.0f} % in use"
+    use = "" if found["utilisation"] is None else f", {found['utilisation'] * 100:.0f} % in use in the busiest hour"
     return f"{found['requests_per_day']:,.0f} requests a day ({found['num_units']} x{use})"
 
 

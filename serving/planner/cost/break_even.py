@@ -1,12 +1,14 @@
 """From how much load on units paid by the hour are cheaper than an API paid by the token.
 
 Both cost the same where the load's tokens cost what the units do: with one unit at some load, with two at twice that. The break-even is the
-first of these at which that many units hold the SLO, found by scaling the load and simulating. Where none does, a unit cannot carry what it
-costs, and the API stays cheaper.
+first of these at which that many units hold the SLO in the load's busiest hour, found by scaling the load and simulating that hour. Where
+none does, a unit cannot carry what it costs, and the API stays cheaper.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from serving.planner.cost.load import Load
 from serving.planner.cost.options import Option
@@ -31,7 +33,7 @@ class Units:
 @dataclass(frozen=True)
 class BreakEven:
     """`num_units` cost what the API does at `requests_per_day`, and hold the SLO there: None where no number does, or where more requests
-    would have to be simulated than are. `utilisation` of the last number tried."""
+    would have to be simulated than are. `utilisation` of the last number tried, in the busiest hour."""
 
     requests_per_day: float | None
     num_units: int
@@ -43,14 +45,20 @@ def break_even(units: Units, price: OnDemandPrice, load: Load, draw: Draw, slo: 
     """The API is taken to answer every request; `load` gives the shape and the lengths."""
     api_usd_per_hour = on_demand_usd(price, load) / len(load.hours)
     factor = units.usd_per_hour / api_usd_per_hour
-    most = min(units.most, int(0.99 * MAX_REQUESTS / (factor * load.num_requests)))
+    hour = load.busiest_hour()
+    # 0.99: the number that is drawn is rounded.
+    most = min(units.most, int(0.99 * MAX_REQUESTS / (factor * hour.num_requests)))
     if most < 1:
         per_day = factor * load.requests_per_day
         return BreakEven(None, 1, None, f"one would cost the same at {per_day:,.0f} requests a day, more than are simulated")
 
+    @cache
     def attempt(num_units: int) -> Evaluated:
-        return evaluate(units.sized(num_units), draw(load.scaled(factor * num_units)), slo)
+        return evaluate(units.sized(num_units), draw(hour.scaled(factor * num_units)), slo)
 
+    if (asked := _asked(attempt(1))) >= 1:
+        # As much is asked of each however many there are.
+        return BreakEven(None, 1, asked, f"each would have to carry {asked:.0%} of what it can, in the busiest hour")
     num_units, found = smallest(attempt, most)
     per_day = factor * num_units * load.requests_per_day
     if found.holds:
@@ -62,6 +70,11 @@ def break_even(units: Units, price: OnDemandPrice, load: Load, draw: Draw, slo: 
     else:
         why = f"{num_units} cost the same at {per_day:,.0f} requests a day, and do not hold the SLO there"
     return BreakEven(None, num_units, found.run.utilisation, why)
+
+
+def _asked(found: Evaluated) -> float:
+    """What is asked of the units by what they can carry."""
+    return (found.run.utilisation or 0.0) / (1 - found.measures.share_refused) if found.measures.share_refused < 1 else math.inf
 
 
 def on_demand_usd(price: OnDemandPrice, load: Load) -> float:

@@ -55,6 +55,11 @@ class Load:
         """On average."""
         return self.num_requests / len(self.hours) * 24
 
+    def busiest_hour(self) -> "Load":
+        """The one with the most output tokens."""
+        hour = max(self.hours, key=lambda hour: hour.num_requests * hour.output_tokens)
+        return Load((hour,), f"{self.source}, its busiest hour")
+
     def scaled(self, factor: float) -> "Load":
         """So many times the requests in every hour, each as long as before."""
         hours = tuple(Hour(hour.num_requests * factor, hour.input_tokens, hour.output_tokens) for hour in self.hours)

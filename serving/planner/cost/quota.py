@@ -75,13 +75,15 @@ class _Window:
 
     def takes(self, time: float, demand: tuple[float, ...]) -> bool:
         """Whether there is room for it now; if so, it is taken."""
-        while self._let_in and self._let_in[0][0] <= time - MINUTE_S:
-            _, left = self._let_in.popleft()
-            self._used = [used - amount for used, amount in zip(self._used, left, strict=True)]
-        after = [used + amount for used, amount in zip(self._used, demand, strict=True)]
-        # 1e-6 of a token: sums of numbers that are not whole.
-        if any(amount > limit + 1e-6 for amount, limit in zip(after, self._limits, strict=True)):
-            return False
-        self._used = after
-        self._let_in.append((time, demand))
+        used, let_in = self._used, self._let_in
+        while let_in and let_in[0][0] <= time - MINUTE_S:
+            for kind, amount in enumerate(let_in.popleft()[1]):
+                used[kind] -= amount
+        for kind, amount in enumerate(demand):
+            # 1e-6 of a token: sums of numbers that are not whole.
+            if used[kind] + amount > self._limits[kind] + 1e-6:
+                return False
+        for kind, amount in enumerate(demand):
+            used[kind] += amount
+        let_in.append((time, demand))
         return True

@@ -89,6 +89,11 @@ def test_an_unknown_profile_names_the_nearest():
         profile("bursts", 1, 1, 1)
 
 
+def test_the_busiest_hour_has_the_most_output():
+    load = Load((Hour(10, 500, 10), Hour(5, 50, 100), Hour(99, 5, 1)), "a test")
+    assert load.busiest_hour().hours == (Hour(5, 50, 100),)
+
+
 LOAD = Load((Hour(40, 500, 100), Hour(0, 0, 0), Hour(60, 50, 10)), "a test")
 
 

@@ -1,0 +1,163 @@
+"""`tokenport plan cost` as a command: what it prints, and what it refuses."""
+
+import json
+
+import pytest
+
+from serving.errors import PlanError
+from serving.planner.commands.cost import run
+
+PROFILE = "--profile flat --requests-per-day 500 --input-tokens 500 --output-tokens 100"
+API = "--api-model meta.llama3-1-8b-instruct-v1:0"
+INSTANCE = "--instance ml.g6.2xlarge --capacity concurrency=4,ttft=500ms,tpot=20ms"
+
+
+def test_every_option_is_told_with_cost_latency_shares_and_use(report):
+    found = report(f"{PROFILE} {API} --api-speed ttft=1s,tpot=10ms {INSTANCE} --cold-start 5m --lambda-cold-start 1s --slo e2e=1m")
+    assert [option["name"] for option in found["options"]] == [
+        "on-demand",
+        "lambda + on-demand",
+        "endpoint, 1 x",
+        "endpoint, 1 x + on-demand",
+        "endpoint, 1 to 16 x",
+        "endpoint, 1 to 16 x + on-demand",
+        "endpoint, 0 to 16 x",
+        "endpoint, 0 to 16 x + on-demand",
+    ]
+    for option in found["options"]:
+        assert option["share_in_time"] + option["share_late"] + option["share_refused"] == pytest.approx(1)
+        assert option["wait_s"]["p50"] <= option["wait_s"]["p99"]
+        assert option["usd_per_month"] == pytest.approx(sum(charge["usd"] for charge in option["charges"]))
+    assert found["cheapest"] == "on-demand"
+    assert [option["name"] for option in found["options"] if option["is_cheapest"]] == ["on-demand"]
+    # 500 requests a day of 600 tokens at $0.22 a million, over 730 hours.
+    assert found["options"][0]["usd_per_month"] == pytest.approx(500 * 600 * 0.22 / 1e6 * 730 / 24)
+    assert found["options"][2]["usd_per_month"] == pytest.approx(1.222 * 730)
+
+
+def test_every_price_is_told_with_its_source_and_date(report):
+    sources = report(f"{PROFILE} {API} {INSTANCE}")["sources"]
+    assert any("$0.22/million" in line and "pricing.yml" in line and "2025-01-26" in line for line in sources)
+    assert any("ml.g6.2xlarge: $1.222/hour" in line and "2025-01-26" in line for line in sources)
+    assert any("speed of an instance: 4 at once, TTFT 500 ms, TPOT 20.0 ms: --capacity" in line for line in sources)
+
+
+def test_what_nobody_told_is_listed_as_assumed_and_what_was_told_is_not(report):
+    def assumed(words):
+        return "\n".join(report(words)["assumed"])
+
+    silent = assumed(f"{PROFILE} {API}")
+    for told in ("--slo wait=1s", "--length-variation 1", "the API throttles nobody", "nothing of the API's own latency"):
+        assert told in silent
+    spoken = assumed(f"{PROFILE} {API} --slo e2e=1m --length-variation 0 --tokens-per-minute 1e6 --api-speed ttft=1s,tpot=1ms")
+    assert spoken.count("\n") == 0
+
+
+def test_what_is_not_compared_is_listed_with_what_is_missing(report):
+    missing = report(f"{PROFILE} --api-model anthropic.claude-3-sonnet-20240229-v1:0")["not_compared"]
+    assert "provisioned, no commitment: what a unit carries is not published: give --mu-input-tpm" in missing
+    assert "provisioned, 1 month: no price: give --mu-price-per-hour" in missing
+    assert "endpoint: no --instance" in missing
+
+
+def test_an_unknown_latency_is_not_said_to_hold(report):
+    found = report(f"{PROFILE} {API} --slo ttft=1s")
+    assert found["cheapest"] is None
+    assert found["options"][0]["holds_slo"] is None
+
+
+def test_a_unit_of_ones_own_contract_is_compared_by_its_commitment(report):
+    words = "--mu-price-per-hour 20 --mu-commitment 6-months --mu-input-tpm 60000 --mu-output-tpm 12000 --max-units 1"
+    option = report(f"{PROFILE} {API} {words}")["options"][1]
+    assert option["name"] == "provisioned, 1 x, 6 months"
+    assert option["commitment_months"] == 6
+    assert option["usd_per_month"] == pytest.approx(20 * 730)
+
+
+def test_own_prices_and_an_own_load_are_what_is_counted(tmp_path, report):
+    prices, load = tmp_path / "prices.json", tmp_path / "load.csv"
+    entry = {"model": "ours", "input_usd_per_million": 10, "output_usd_per_million": 20, "region": None, "as_of": "2026-11", "source": "us"}
+    prices.write_text(json.dumps({"on_demand": [entry]}))
+    load.write_text("hour,requests,input_tokens,output_tokens\n0,10,100000,10000\n1,0,0,0\n")
+    option = report(f"--load {load} --api-model ours --prices {prices}")["options"][0]
+    assert option["usd_per_month"] == pytest.approx((0.1 * 10 + 0.01 * 20) * 730 / 2)
+
+
+def test_equal_words_give_equal_figures_and_another_seed_others(report):
+    words = f"{PROFILE} {INSTANCE} --slo e2e=1m"
+    assert report(words) == report(words)
+    assert report(words)["options"][0]["e2e_s"] != report(f"{words} --seed 1")["options"][0]["e2e_s"]
+
+
+def test_price_and_load_are_varied_by_what_was_asked(report):
+    found = report(f"{PROFILE} {API} --instance ml.g6.2xlarge --capacity concurrency=64,ttft=500ms,tpot=20ms --vary 50")
+    assert [one["load_factor"] for one in found["at_other_loads"]] == [0.5, 1.5]
+    point = found["break_even"][0]
+    assert [one["price_factor"] for one in point["at_other_prices"]] == [0.5, 1.5]
+    assert point["at_other_prices"][0]["requests_per_day"] == pytest.approx(point["requests_per_day"] / 2)
+
+
+def test_a_speed_may_be_the_planners_estimate(tmp_path, report):
+    shape = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8}
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 128256, "max_position_embeddings": 8192, **shape}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "torch_dtype": "bfloat16", "tie_word_embeddings": True}))
+    found = report(f"{PROFILE} --instance ml.g6.2xlarge --model {tmp_path} --concurrency 8")
+    assert found["options"][0]["ttft_s"]["p50"] > 0
+    assert any("the speed is an estimate, not a measurement" in line for line in found["assumed"])
+    with pytest.raises(PlanError, match=r"cannot be served on ml\.g6\.2xlarge as asked: does not fit"):
+        report(f"{PROFILE} --instance ml.g6.2xlarge --model {tmp_path} --concurrency 1000000")
+
+
+def test_the_table_marks_the_cheapest_and_says_what_it_stands_on(capsys):
+    assert run(f"{PROFILE} {API} {INSTANCE}".split(), {}) == 0
+    told = capsys.readouterr().out
+    for part in ("* on-demand", "endpoint, 1 x", "The cheapest that holds the SLO: on-demand.", "Break-even", "Sources:", "Assumed:"):
+        assert part in told
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("", "no load: give --load FILE.csv, or --profile"),
+        ("--profile flat", "--profile flat: needs --requests-per-day"),
+        (f"--load x.csv {PROFILE} {API}", "--load and --profile say the same thing twice"),
+        ("--load x.csv --requests-per-day 5", "--requests-per-day 5: needs --profile"),
+        (PROFILE, "nothing to compare: give --api-model NAME, or --instance NAME"),
+        (
+            f"{PROFILE} --api-model meta.llama3-1-8b",
+            "--api-model 'meta.llama3-1-8b' is unknown; the nearest is 'meta.llama3-1-8b-instruct-v1:0'",
+        ),
+        (f"{PROFILE} --instance ml.g6.2xlarge", "--instance ml.g6.2xlarge: needs --capacity or --bench or --model"),
+        (
+            f"{PROFILE} --instance ml.g6.3xlarge --capacity concurrency=1,ttft=1s,tpot=1s",
+            "--instance ml.g6.3xlarge: not known; the nearest is",
+        ),
+        (f"{PROFILE} --instance ml.p5.48xlarge --capacity concurrency=1,ttft=1s,tpot=1s", "no price of it is known; give --price-per-hour"),
+        (f"{PROFILE} {INSTANCE} --bench x.json", "--capacity and --bench say the same thing twice"),
+        (f"{PROFILE} {INSTANCE} --target-concurrency 3", "--target-concurrency 3: needs --cold-start or --startup"),
+        (f"{PROFILE} {API} --mu-price-per-hour 20", "--mu-price-per-hour 20: needs --mu-input-tpm"),
+        (f"{PROFILE} {API} --mu-input-tpm 5 --mu-output-tpm 5", "the prices have no model unit of meta.llama3-1-8b-instruct-v1:0"),
+        (
+            f"{PROFILE} {API} --mu-price-per-hour 20 --mu-input-tpm 5 --mu-output-tpm 5 --mu-commitment 1month",
+            "--mu-commitment '1month' is unknown; the nearest is '1-month'",
+        ),
+        (f"{PROFILE} {API} --lambda-cold-start 1s", "--lambda-cold-start 1s: needs --api-speed"),
+        (f"{PROFILE} {API} --tokens-per-minute 0", "--tokens-per-minute 0: write a number above 0"),
+        (f"{PROFILE} {API} --seed -1", "--seed -1: write a whole number of at least 0"),
+        (f"{PROFILE} {API} --slo e2e=fast", "--slo e2e fast: write a length of time with its unit"),
+        (f"{PROFILE} {API} --slo e2e=1s --slo-share 2", "--slo-share 2: write a share above 0 and up to 1"),
+        (f"{PROFILE} {API} --vary 100", "--vary 100: write a number of percent between 0 and 100"),
+    ],
+)
+def test_a_wrong_option_is_told_in_one_line(words, told):
+    with pytest.raises(PlanError) as caught:
+        run(words.split(), {})
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_option_ends_with_2_and_names_the_nearest(capsys):
+    with pytest.raises(SystemExit) as caught:
+        run(["--proflie", "flat"], {})
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "tokenport plan cost: unknown '--proflie'; did you mean --profile?\n"
