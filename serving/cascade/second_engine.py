@@ -21,6 +21,7 @@ from serving.engine.interface import Report
 from serving.engine_arguments import flag_of
 from serving.errors import EngineDead, SettingsError, StartError
 from serving.settings import Settings, load_settings
+from serving.settings_names import PROTECTED
 
 _HOST = "127.0.0.1"
 _LOOK_S = 0.25
@@ -48,9 +49,8 @@ class SecondEngine:
         self._port = _free_port()
         self._key = secrets.token_urlsafe()
         self._words = _words(tier)
-        kept = {name: value for name, value in environ.items() if not name.startswith(_SERVERS) and name not in _SERVERS_TOO}
-        own = {"CACHE_DIR": str(settings.cache_dir), "LOG_LEVEL": settings.log_level, "HOST": _HOST, "PORT": str(self._port)}
-        self._environ = kept | {f"TOKENPORT_{name}": value for name, value in own.items()} | {"TOKENPORT_API_KEY": self._key}
+        own = {"HOST": _HOST, "PORT": str(self._port), "API_KEY": self._key}
+        self._environ = inherited(environ, settings) | {f"TOKENPORT_{name}": value for name, value in own.items()}
         self._process: asyncio.subprocess.Process | None = None
 
     def model(self) -> OpenAIModel:
@@ -115,6 +115,20 @@ class SecondEngine:
                 except (aiohttp.ClientError, TimeoutError):
                     report(f"the tier {self.name}: starting", None)
                 await asyncio.sleep(_LOOK_S)
+
+
+def inherited(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """What of this server's variables and settings is the child's too: not what says how this server runs, but what an untrusted model
+    may not do holds for both. Deadlines are kept here, and the model's own code runs around this server's answers only."""
+    own = {
+        "CACHE_DIR": str(settings.cache_dir),
+        "LOG_LEVEL": settings.log_level,
+        "DEADLINE_S": "0",
+        "STREAM_DEADLINE_S": "0",
+        "CUSTOM_CODE": "false",
+    }
+    kept = {name: value for name, value in environ.items() if name in PROTECTED or not (name.startswith(_SERVERS) or name in _SERVERS_TOO)}
+    return kept | {f"TOKENPORT_{name}": value for name, value in own.items()}
 
 
 def _words(tier: VllmTier) -> Sequence[str]:

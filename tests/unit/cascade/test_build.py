@@ -12,6 +12,7 @@ from serving.cascade.identity import chat_template_hash, model_hash, sampling_ha
 from serving.cascade.plan import Plan, read_plan
 from serving.cascade.policy import Policy, Rule, Stage
 from serving.cascade.policy_file import write_policy
+from serving.cascade.second_engine import inherited
 from serving.engine.work import Work
 from serving.errors import SettingsError
 from serving.settings import load_settings
@@ -99,6 +100,30 @@ def test_a_second_engines_arguments_are_checked_as_settings(tmp_path, arguments,
         build(plan_of(tmp_path, LOCAL, second), tmp_path)
     assert "the tier large" in str(raised.value)
     assert told in str(raised.value)
+
+
+def test_a_second_engine_inherits_credentials_and_what_secure_mode_forbids_and_none_of_this_servers_settings(tmp_path):
+    environ = {
+        "AWS_REGION": "eu-west-1",
+        "SAGEMAKER_SECURE_MODE": "true",
+        "SAGEMAKER_SECURITY_CONTROLS": "DISALLOW_TRUST_REMOTE_CODE",
+        "SAGEMAKER_BIND_TO_PORT": "8080",
+        "HF_MODEL_ID": "org/this",
+        "SM_VLLM_MAX_MODEL_LEN": "100",
+        "TOKENPORT_CASCADE": "cascade.yaml",
+        "TOKENPORT_API_KEY": "theirs",
+    }
+    child = inherited(environ, load_settings([], {"TOKENPORT_CACHE_DIR": str(tmp_path), "TOKENPORT_LOG_LEVEL": "warning"}))
+    assert child == {
+        "AWS_REGION": "eu-west-1",
+        "SAGEMAKER_SECURE_MODE": "true",
+        "SAGEMAKER_SECURITY_CONTROLS": "DISALLOW_TRUST_REMOTE_CODE",
+        "TOKENPORT_CACHE_DIR": str(tmp_path),
+        "TOKENPORT_LOG_LEVEL": "warning",
+        "TOKENPORT_DEADLINE_S": "0",
+        "TOKENPORT_STREAM_DEADLINE_S": "0",
+        "TOKENPORT_CUSTOM_CODE": "false",
+    }
 
 
 @pytest.mark.parametrize("tiers", [("large", "small"), ("small", "other"), ("small", "middle", "large")])
