@@ -4,7 +4,7 @@ Read from a folder, a config.json, or by a function that fetches a hub id's file
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -92,22 +92,12 @@ def model_of(name: str, config: Mapping[str, Any], tensors: tuple[Tensor, ...] =
         PlanError: the architecture cannot be planned, or a field is missing or impossible.
     """
     decoder = decoder_config(config, has_tensors=bool(tensors))
-    shape, assumed = shape_of(decoder), []
-    if not tensors:
-        assumed.append("sizes of the weights: computed from the config, since there are no safetensors files")
-        tensors = computed_tensors(decoder, _TORCH_TO_SAFETENSORS.get(config_dtype(config), "BF16"))
-        if "vision_config" in config or "audio_config" in config:
-            assumed.append("weights of other inputs than text: left out, since there are no safetensors files to tell them")
-        is_exact = False
-    else:
-        is_exact = True
-        tensors = _loaded(tensors, shape)
-        assumed += _unknown(tensors)
-        if decoder["model_type"] not in FAMILIES:
-            assumed.append(
-                f"model_type={decoder['model_type']} is not known here: its KV cache is counted as Llama's, from the config's sizes"
-            )
-    return Model(name, config, decoder, shape, tensors, is_exact, tuple(assumed))
+    shape = shape_of(decoder)
+    if tensors:
+        kept = _loaded(tensors, shape)
+        return Model(name, config, decoder, shape, kept, is_exact=True, assumed=tuple(_doubts_of_files(decoder, kept)))
+    computed = computed_tensors(decoder, _TORCH_TO_SAFETENSORS.get(config_dtype(config), "BF16"))
+    return Model(name, config, decoder, shape, computed, is_exact=False, assumed=tuple(_doubts_of_config(config)))
 
 
 def config_dtype(config: Mapping[str, Any]) -> str:
@@ -128,13 +118,19 @@ def _loaded(tensors: tuple[Tensor, ...], shape: ModelShape) -> tuple[Tensor, ...
     )
 
 
-def _unknown(tensors: tuple[Tensor, ...]) -> list[str]:
+def _doubts_of_files(decoder: Mapping[str, Any], tensors: Sequence[Tensor]) -> Iterator[str]:
     names = [tensor.name for tensor in tensors if placement.place_of(tensor.name, len(tensor.shape)) is placement.Place.UNKNOWN]
-    if not names:
-        return []
-    return [
-        f"{names[0]}{f' and {len(names) - 1} tensors more' if names[1:] else ''}: on every rank, since how they are divided is not known"
-    ]
+    if names:
+        others = f" and {len(names) - 1} tensors more" if names[1:] else ""
+        yield f"{names[0]}{others}: on every rank, since how they are divided is not known"
+    if decoder["model_type"] not in FAMILIES:
+        yield f"model_type={decoder['model_type']} is not known here: its KV cache is counted as Llama's, from the config's sizes"
+
+
+def _doubts_of_config(config: Mapping[str, Any]) -> Iterator[str]:
+    yield "sizes of the weights: computed from the config, since there are no safetensors files"
+    if "vision_config" in config or "audio_config" in config:
+        yield "weights of other inputs than text: left out, since there are no safetensors files to tell them"
 
 
 def _read_config(file: Path) -> Mapping[str, Any]:

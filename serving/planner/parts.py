@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from serving.planner.placement import Place, is_head, is_linear, layer_of, place_of
-from serving.planner.tensors import FLOAT_BYTES, Tensor
+from serving.planner.tensors import Tensor
 from serving.planner.weight_format import WeightFormat
 
 _SCALES = ("_scale", "_scale_inv", "scales", "absmax")
@@ -50,7 +50,7 @@ def _part_of(tensor: Tensor, computed: WeightFormat | None) -> Part:
     layer, place = layer_of(name), _place(tensor)
     is_last = layer is None and (is_head(name) or (place is Place.WHOLE and "norm" in name))
     part = Part(place, layer, is_last, can_quantize=False, numbers=0, rows=0, fixed_bytes=0)
-    if tensor.dtype not in FLOAT_BYTES or name.endswith(_SCALES):
+    if not tensor.is_float or name.endswith(_SCALES):
         return replace(part, fixed_bytes=tensor.num_bytes)
     rows = tensor.num_elements // tensor.shape[-1] if num_dimensions > 1 else 0
     linear = is_linear(name, num_dimensions)

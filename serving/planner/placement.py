@@ -48,6 +48,7 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 _NOT_LOADED = re.compile(r"rotary_emb\.inv_freq$|\.masked_bias$|\.attn\.bias$|\.attention\.bias$|\.weight_shape$")
 """Tables and masks in old checkpoints that the engine makes itself, and the sizes that packed weights carry along."""
 _UNQUANTIZED = ("embed_positions", "wpe", "project_in", "project_out", "sinks")
+"""Matrices that are no linear layers of vLLM's."""
 
 
 def place_of(name: str, num_dimensions: int) -> Place:
@@ -59,9 +60,9 @@ def place_of(name: str, num_dimensions: int) -> Place:
     if _ROUTER.search(name):
         return Place.WHOLE
     module = module_of(name)
-    place = (
-        Place.COLUMNS_MLP if module == "c_proj" and ".mlp." in name else Place.COLUMNS_QUERY if module == "c_proj" else _PLACES.get(module)
-    )
+    if module == "c_proj":  # GPT-2's name for the last layer of attention and of the MLP
+        module = "down_proj" if ".mlp." in name else "o_proj"
+    place = _PLACES.get(module)
     if place is None:
         return Place.WHOLE if num_dimensions < 2 else Place.UNKNOWN
     return Place.WHOLE if place.is_by_columns and num_dimensions < 2 else place
@@ -69,10 +70,9 @@ def place_of(name: str, num_dimensions: int) -> Place:
 
 def is_linear(name: str, num_dimensions: int) -> bool:
     """Whether it is the weight of a layer that quantisation while loading changes: neither vocabulary nor router, norm or bias."""
-    place = place_of(name, num_dimensions)
-    if place in (Place.VOCABULARY, Place.TOWER, Place.UNKNOWN) or num_dimensions < 2 or name.endswith("_bias"):
+    if num_dimensions < 2 or name.endswith("_bias") or _ROUTER.search(name) or module_of(name) in _UNQUANTIZED:
         return False
-    return place is not Place.WHOLE or (not _ROUTER.search(name) and module_of(name) in _PLACES and module_of(name) not in _UNQUANTIZED)
+    return place_of(name, num_dimensions) not in (Place.VOCABULARY, Place.TOWER, Place.UNKNOWN)
 
 
 def layer_of(name: str) -> int | None:

@@ -14,9 +14,8 @@ from typing import Any
 from serving.errors import PlanError
 
 INDEX = "model.safetensors.index.json"
-FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-"""Types that the engine casts to the one it computes in. A tensor of any other type stays as it is."""
-_BYTES = FLOAT_BYTES | {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
+_FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_BYTES = _FLOAT_BYTES | {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
 _BYTES |= {"F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1}
 
 
@@ -32,6 +31,11 @@ class Tensor:
     def num_elements(self) -> int:
         """1 for a scalar."""
         return math.prod(self.shape)
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the engine casts it to the type that it computes in. A tensor of any other type stays as it is."""
+        return self.dtype in _FLOAT_BYTES
 
     @property
     def num_bytes(self) -> int:

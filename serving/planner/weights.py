@@ -44,7 +44,7 @@ def _parts_of(parts: Sequence[Part], layout: Layout, stage: int, *, is_tied: boo
 
 def _part_bytes(part: Part, layout: Layout, weight_format: WeightFormat | None, float_bytes: int) -> Interval:
     share = float(layout.share(part.place))
-    if part.can_quantize and weight_format is not None and weight_format.quantizes("", is_expert=part.place is Place.EXPERTS):
+    if part.can_quantize and weight_format is not None and (part.place is Place.EXPERTS or not weight_format.experts_only):
         rows = part.rows * (1 if part.place.is_by_columns else share)
         size, spread = weight_format.weight_bytes(part.numbers * share, rows), weight_format.spread
     else:
