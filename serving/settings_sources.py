@@ -99,7 +99,7 @@ def _from_key(key: str, value: Any, where: str, place: str) -> Assignment:
 
 
 def _mapping(text: str, where: str) -> dict[str, Any]:
-    content = _parse(text, where)
+    content = parse_document(text, where)
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
@@ -107,8 +107,12 @@ def _mapping(text: str, where: str) -> dict[str, Any]:
     return content
 
 
-def _parse(text: str, where: str) -> Any:
-    """JSON if it is, else YAML."""
+def parse_document(text: str, where: str) -> Any:
+    """What `text` holds: JSON if it is, else YAML.
+
+    Raises:
+        SettingsError: it is neither, or has a key twice; `where` begins the sentence.
+    """
     try:
         return json.loads(text, object_pairs_hook=functools.partial(_without_repeats, where=where))
     except json.JSONDecodeError:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serving.errors import InvalidRequest, SettingsError
+from serving.settings_sources import parse_document
 from serving.strict import invalid_request, refuse_unknown_fields
 
 AUTO = "auto"
@@ -136,11 +136,12 @@ def read_cascade(path: Path) -> CascadeConfig:
         SettingsError: it cannot be read, or is wrong; names the file and the field.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SettingsError(f"cascade: {path} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"cascade: {path} is not YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"cascade: {path} is not UTF-8: {error.reason} at byte {error.start}") from error
+    document = parse_document(text, f"cascade: {path}")
     if not isinstance(document, dict):
         raise SettingsError(f"cascade: {path} must be a mapping with `tiers`")
     try:

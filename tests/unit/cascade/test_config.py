@@ -66,7 +66,8 @@ tiers:
         (f"tiers: [{LOCAL}, {LARGE.replace('host', 'u:secret@host')}]", "tiers[1].url: a URL without user"),
         ("tiers: []", "tiers"),
         ("- 1", "must be a mapping with `tiers`"),
-        ("tiers: [", "is not YAML"),
+        ("tiers: [", "line 1: expected the node content"),
+        (f"tiers: [{LOCAL}]\nsticky_s: 1\nsticky_s: 2", "the key sticky_s is there twice"),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(tmp_path, text, told):
