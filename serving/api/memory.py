@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from pydantic import BaseModel, Field
 
 from serving.api.lifecycle import Lifecycle
-from serving.engine.interface import DeviceMemory, Engine, Memory
+from serving.engine.interface import DeviceMemory, Engine, Memory, Planned
 from serving.errors import RequestError
 
 logger = logging.getLogger("tokenport.memory")
@@ -20,6 +20,8 @@ _DEADLINE_S = 2.0
 _SCRAPE_DEADLINE_S = 0.5
 """Prometheus gives up after 10 s by default, and has the rest of the metrics to get in the same request."""
 _KINDS = ("total", "weights", "kv_cache", "activation_peak", "cuda_graph", "non_torch", "other", "free")
+_PLANNED_KINDS = ("weights", "kv_cache", "activation_peak", "cuda_graph", "non_torch")
+_ENDS = ("estimate", "low", "high")
 _GIB = 2**30
 
 
@@ -42,10 +44,31 @@ class DeviceReport(BaseModel):
     free_bytes: int = Field(description="What stays free even at the activation peak")
 
 
+class PlannedBytes(BaseModel):
+    """What was expected, and the two ends that it was expected to lie between."""
+
+    estimate: int
+    low: int
+    high: int
+
+
+class PlannedReport(BaseModel):
+    """What `tokenport plan` says of the rank that holds the most, made before the start for the model, sizes and device of this server."""
+
+    weights_bytes: PlannedBytes
+    kv_cache_bytes: PlannedBytes
+    activation_peak_bytes: PlannedBytes
+    cuda_graph_bytes: PlannedBytes
+    non_torch_bytes: PlannedBytes
+    kv_bytes_per_token: int = Field(description="Over all ranks of a replica")
+    assumed: list[str]
+
+
 class MemoryReport(BaseModel):
     """All ranks."""
 
     devices: list[DeviceReport]
+    planned: PlannedReport | None = Field(description="null where this model is not planned; why not is in the log")
     start_up_s: dict[str, float] = Field(description="Seconds of each phase from the process's start to ready, in order")
     as_of_s: float = Field(description="Age of the measurement: a busy engine answers between two steps, or later than can be waited for")
 
@@ -56,7 +79,14 @@ async def memory(request: Request) -> MemoryReport:
     measured = await engine.memory(_DEADLINE_S)
     devices = [DeviceReport(**asdict(device)) for device in measured.devices]
     start_up_s = {phase: round(seconds, 3) for phase, seconds in request.app.state.lifecycle.start_up_s.items()}
-    return MemoryReport(devices=devices, start_up_s=start_up_s, as_of_s=round(measured.as_of_s, 3))
+    return MemoryReport(devices=devices, planned=_report(measured.planned), start_up_s=start_up_s, as_of_s=round(measured.as_of_s, 3))
+
+
+def _report(planned: Planned | None) -> PlannedReport | None:
+    if planned is None or planned.kv_bytes_per_token is None:
+        return None
+    parts = {f"{kind}_bytes": PlannedBytes(**ends) for kind, ends in _planned_figures(planned).items()}
+    return PlannedReport(**parts, kv_bytes_per_token=planned.kv_bytes_per_token, assumed=list(planned.assumed))
 
 
 async def memory_metrics(engine: Engine, lifecycle: Lifecycle) -> bytes:
@@ -75,6 +105,7 @@ async def memory_metrics(engine: Engine, lifecycle: Lifecycle) -> bytes:
 class _Figures(Collector):
     def __init__(self, measured: Memory | None, start_up_s: Mapping[str, float]) -> None:
         self._devices = measured.devices if measured else ()
+        self._planned = _planned_figures(measured.planned) if measured and measured.planned else {}
         self._start_up_s = start_up_s
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -82,14 +113,20 @@ class _Figures(Collector):
         for device in self._devices:
             for kind in _KINDS:
                 sizes.add_metric([device.device, str(device.rank), kind], getattr(device, f"{kind}_bytes"))
+        planned = GaugeMetricFamily(
+            "tokenport_memory_planned_bytes", "What was planned for the rank that holds the most", labels=["kind", "bound"]
+        )
+        for kind, ends in self._planned.items():
+            for bound, num_bytes in ends.items():
+                planned.add_metric([kind, bound], num_bytes)
         phases = GaugeMetricFamily("tokenport_start_up_seconds", "How long each phase of the start took", labels=["phase"])
         for phase, seconds in self._start_up_s.items():
             phases.add_metric([phase], seconds)
-        yield from (sizes, phases)
+        yield from (sizes, planned, phases)
 
 
 async def log_start(engine: Engine, lifecycle: Lifecycle) -> None:
-    """What the start took and what it made of the memory, once: a line for the phases, and one for each rank."""
+    """What the start took and what it made of the memory, once: a line for the phases, one for each rank, one with what was planned."""
     phases = {phase: round(seconds, 2) for phase, seconds in lifecycle.start_up_s.items()}
     told = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in phases.items())
     logger.info("start-up took %.1f s: %s", sum(phases.values()), told, extra={"start_up_s": phases})
@@ -100,6 +137,10 @@ async def log_start(engine: Engine, lifecycle: Lifecycle) -> None:
         return
     for device in measured.devices:
         logger.info("memory of rank %d on %s: %s", device.rank, device.device, in_words(device), extra={"bytes": _figures(device)})
+    if measured.planned is not None:
+        most = {kind: max(_figures(device)[kind] for device in measured.devices) for kind in _PLANNED_KINDS}
+        compared = {"planned": _planned_figures(measured.planned), "measured": most, "reason": measured.planned.reason}
+        logger.info("memory: planned and measured", extra=compared)
 
 
 def in_words(device: DeviceMemory) -> str:
@@ -113,3 +154,7 @@ def in_words(device: DeviceMemory) -> str:
 
 def _figures(device: DeviceMemory) -> dict[str, int]:
     return {kind: getattr(device, f"{kind}_bytes") for kind in _KINDS}
+
+
+def _planned_figures(planned: Planned) -> dict[str, dict[str, int]]:
+    return {kind: {end: round(getattr(interval, end)) for end in _ENDS} for kind, interval in planned.parts.items()}

@@ -5,12 +5,13 @@ the business of the API. A cascade of engines is an engine too.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
 
 from starlette.types import ASGIApp
 
 from serving.engine.work import Work
+from serving.planner.interval import Interval
 
 Kind = Literal["chat", "completion"]
 Report = Callable[[str, float | None], None]
@@ -52,11 +53,24 @@ class DeviceMemory:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """What the planner says of the rank that holds the most, in bytes: by the name of each part as in `DeviceMemory`; and of a token of the
+    KV cache, over all ranks of a replica. `assumed`: a line for each value that nobody told. `reason`: why there is no plan, if there is
+    none."""
+
+    parts: Mapping[str, Interval] = field(default_factory=dict)
+    kv_bytes_per_token: int | None = None
+    assumed: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Memory:
-    """One measurement of all ranks, made `as_of_s` seconds ago."""
+    """One measurement of all ranks, made `as_of_s` seconds ago; and what was planned, by an engine that plans."""
 
     devices: tuple[DeviceMemory, ...]
     as_of_s: float
+    planned: Planned | None = None
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from serving.engine.args import cpu_defaults, engine_arguments, num_ranks
 from serving.engine.cpu import memory_fraction
 from serving.engine.deferred import SELDOM_USED, compiling_later, deferring
+from serving.engine.devices import devices_for
 from serving.engine.environment import engine_version, runs_on_cpu
 from serving.engine.fetch import LocalModel
-from serving.engine.interface import Report
+from serving.engine.fitting import check_fit
+from serving.engine.interface import Planned, Report
 from serving.engine.kv_cache_size import Wish, wish_config
 from serving.engine.loaders import pickle_permission, vllms_load_format
 from serving.engine.lora_arguments import lora_defaults
+from serving.engine.parallel import SIZES, replicas_here
+from serving.engine.planned import planned
 from serving.engine.preflight import check_start
 from serving.engine.preload import EarlyProcess, import_behind, launch_with, quick_imports
 from serving.engine.presharded.manifest import arguments_for
@@ -37,10 +41,11 @@ logger = logging.getLogger("tokenport.engine")
 
 @dataclass(frozen=True)
 class Launched:
-    """An engine that is up, and the arguments that it was started with, as vLLM parsed them."""
+    """An engine that is up, the arguments that it was started with, as vLLM parsed them, and what was planned of its memory."""
 
     client: "Client"
     args: Namespace
+    planned: Planned
 
 
 def launch(
@@ -77,10 +82,11 @@ def launch(
     if early is not None:
         # What is needed once the engine is up is imported while it comes up.
         launch_with(early, lambda: import_behind("serving.engine.openai"))
+    plan = planned(config, fetched.location, user, devices_for(1, on_cpu=runs_on_cpu()))
     client = _client(config, engine_args, work)
     if early is not None:
         early.discard()
-    return Launched(client, args)
+    return Launched(client, args, plan)
 
 
 def _import_vllm(report: Report, environ: Mapping[str, str]) -> None:
@@ -92,9 +98,13 @@ def _import_vllm(report: Report, environ: Mapping[str, str]) -> None:
 
 
 def _arguments(settings: Settings, user: Mapping[str, Any], model: str, served_name: str, progress_socket: str) -> dict[str, Any]:
-    wish = Wish(settings.kv_cache_tokens, settings.max_concurrency)
+    wish, on_cpu, chosen = Wish(settings.kv_cache_tokens, settings.max_concurrency), runs_on_cpu(), vllms_load_format(user, Path(model))
+    settled = settle(chosen, model, on_cpu=on_cpu, wish=wish)
+    sizes = {name: settled[name] for name in SIZES if name in settled}
+    # Planned is the model as it is in its files: what padding makes of it the planner knows itself.
+    check_fit(model, {**chosen, **sizes}, devices_for(num_ranks(settled) * replicas_here(settled), on_cpu=on_cpu), wish)
     return engine_arguments(
-        settle(vllms_load_format(user, Path(model)), model, on_cpu=runs_on_cpu(), wish=wish),
+        settled,
         model=model,
         served_name=served_name,
         device_defaults={**_device_defaults(user), **lora_defaults(user)},

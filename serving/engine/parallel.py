@@ -56,7 +56,7 @@ def _check_ray(engine: Mapping[str, Any], *, on_cpu: bool) -> None:
 
 def _check_division(config: Mapping[str, Any], engine: Mapping[str, Any], size: int) -> None:
     """The refusal, with the sizes that would do."""
-    heads = text_config(_overridden(config, engine)).get("num_attention_heads")
+    heads = text_config(overridden(config, engine)).get("num_attention_heads")
     if not isinstance(heads, int) or heads < 1 or is_divided(config, engine, size):
         return
     why = why_not_padded(config, engine)
@@ -74,7 +74,7 @@ def _check_division(config: Mapping[str, Any], engine: Mapping[str, Any], size: 
 
 def why_not_padded(config: Mapping[str, Any], engine: Mapping[str, Any]) -> str | None:
     """Why zeros cannot fill up this model's heads or MLP under these settings; None if they can. The end of a sentence."""
-    config = _overridden(config, engine)
+    config = overridden(config, engine)
     if config.get("architectures") != [_ARCHITECTURES.get(str(config.get("model_type")))]:
         return f"that is known of {', '.join(_ARCHITECTURES.values())} only"
     if shape_of(config, engine) is None:
@@ -124,6 +124,14 @@ def size_of(engine: Mapping[str, Any], name: str) -> int:
     return 1 if value == AUTO else int(value)
 
 
+def replicas_here(engine: Mapping[str, Any]) -> int:
+    """Data parallel replicas whose ranks are on this machine."""
+    if engine.get("data_parallel_size_local") is not None:
+        return int(engine["data_parallel_size_local"])
+    is_one = engine.get("data_parallel_rank") is not None or engine.get("data_parallel_external_lb")
+    return 1 if is_one else size_of(engine, "data_parallel_size")
+
+
 def is_spread(engine: Mapping[str, Any]) -> bool:
     """Whether ranks may be on other machines, whose GPUs cannot be counted here."""
     backends = (engine.get("distributed_executor_backend"), engine.get("data_parallel_backend"))
@@ -137,7 +145,7 @@ def is_divided(config: Mapping[str, Any], engine: Mapping[str, Any], size: int) 
     shape = _split_shape(config, engine)
     if shape is not None:
         return divides(shape, size)
-    heads = text_config(_overridden(config, engine)).get("num_attention_heads")
+    heads = text_config(overridden(config, engine)).get("num_attention_heads")
     return not isinstance(heads, int) or heads % size == 0
 
 
@@ -149,10 +157,10 @@ def _split_shape(config: Mapping[str, Any], engine: Mapping[str, Any]) -> ModelS
 
 def shape_of(config: Mapping[str, Any], engine: Mapping[str, Any]) -> ModelShape | None:
     """The model's shape with what `hf_overrides` changes; None if it cannot be told."""
-    return read_shape(_overridden(config, engine))
+    return read_shape(overridden(config, engine))
 
 
-def _overridden(config: Mapping[str, Any], engine: Mapping[str, Any]) -> Mapping[str, Any]:
+def overridden(config: Mapping[str, Any], engine: Mapping[str, Any]) -> Mapping[str, Any]:
     """The config with what the user overrides, as vLLM merges them."""
     changes = engine.get("hf_overrides", {})
     if not isinstance(changes, Mapping):

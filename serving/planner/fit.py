@@ -96,8 +96,9 @@ def _plan(model: Model, settled: Settled, layout: Layout, gpu: Gpu) -> Plan:
     asked = exactly(_asked_bytes(settled, cache))
     total = parts.total + asked
     fits = total.estimate <= parts.budget.estimate
-    free = parts.budget.estimate - parts.total.estimate if request.kv_cache_memory_bytes is None else request.kv_cache_memory_bytes
-    num_blocks = max(0, int(free // cache.block_bytes))
+    is_given = request.kv_cache_memory_bytes is not None or request.kv_cache_tokens is not None
+    cache_bytes = asked.estimate if is_given else parts.budget.estimate - parts.total.estimate
+    num_blocks = max(0, int(cache_bytes // cache.block_bytes))
     of_sequence = cache.blocks(settled.context)
     at_once = min(max(0, num_blocks - 1) // of_sequence, settled.steps.num_seqs)
     return Plan(
@@ -112,7 +113,7 @@ def _plan(model: Model, settled: Settled, layout: Layout, gpu: Gpu) -> Plan:
         max_concurrency=at_once * layout.num_replicas,
         shortfall_bytes=max(0.0, total.estimate - parts.budget.estimate),
         remedies=(),
-        assumed=(*settled.assumed, *parts.overheads.assumed, *_doubts(settled, cache)),
+        assumed=(*settled.assumed, *parts.overheads.assumed, *_doubts(settled, cache, gpu)),
     )
 
 
@@ -151,10 +152,10 @@ def _asked_bytes(settled: Settled, cache: KvCache) -> float:
     return (settled.num_sequences * of_sequence + 1) * cache.block_bytes
 
 
-def _doubts(settled: Settled, cache: KvCache) -> list[str]:
+def _doubts(settled: Settled, cache: KvCache, gpu: Gpu) -> list[str]:
     doubts = []
     if not cache.sees_everything:
         doubts.append(f"kv_bytes_per_token: of a sequence of {settled.context} tokens, since layers with a sliding window keep fewer")
-    if settled.request.enforce_eager:
+    if settled.request.enforce_eager and gpu.device == "cuda":
         doubts.append("activations: as measured with compiled layers; enforce_eager may take more")
     return doubts

@@ -7,7 +7,7 @@ is near (another number of ranks, another version of the engine) it is wider, an
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from serving.planner.division import sharding_of
+from serving.planner.hardware import Device
 from serving.planner.interval import Interval, exactly
 from serving.planner.layout import Layout
 from serving.planner.model import FLOAT_BYTES, Model, model_of
+from serving.planner.placement import Place
 
 ENGINE_VERSION = "0.32"
 _GIB = 2**30
@@ -50,19 +52,19 @@ class Overheads:
     assumed: tuple[str, ...]
 
 
-def overheads(model: Model, layout: Layout, steps: Steps, *, has_graphs: bool, device: str = "cuda") -> Overheads:
-    """On the GPU that takes most. `device`: `cuda`, or another that there are points of."""
+def overheads(model: Model, layout: Layout, steps: Steps, *, has_graphs: bool, device: Device = "cuda") -> Overheads:
+    """On the device that takes most. Graphs are CUDA's."""
     fit = _fit(device)
     ranks = (layout.sharding.num_ranks, layout.num_stages)
     non_torch, start, is_near = fit.outside_torch(ranks)
-    graphs = fit.graphs(_graph_features(model, layout)) if has_graphs else exactly(0)
+    graphs = fit.graphs(_graph_features(model, layout)) if has_graphs and device == "cuda" else exactly(0)
     assumed = [f"activations, CUDA graphs and what is outside torch: fitted to {fit.where}"]
     if not is_near:
         assumed.append(f"what is outside torch for {ranks[0]} ranks in {ranks[1]} stages: not measured, taken from the nearest that was")
     return Overheads(
         activation_peak_bytes=fit.activation.times(activation_form(model, layout, steps)),
         cuda_graph_bytes=graphs,
-        non_torch_bytes=non_torch,
+        non_torch_bytes=non_torch + exactly(_copied_bytes(model, layout, steps.float_bytes, device)),
         start_bytes=start,
         assumed=tuple(assumed),
     )
@@ -85,6 +87,16 @@ def activation_form(model: Model, layout: Layout, steps: Steps) -> float:
         rows = steps.num_batched_tokens * int(decoder.get("num_experts_per_tok") or 1)
         workspace = rows * (max(width, shape.hidden_size) + max(2 * width, shape.hidden_size)) * steps.float_bytes
     return max(middle, sampling) + workspace
+
+
+def _copied_bytes(model: Model, layout: Layout, float_bytes: int, device: Device) -> float:
+    """The vocabulary's matrices, which the CPU's kernels have packed beside those that rows are looked up in
+    (`dispatch_cpu_unquantized_gemm` in vllm/model_executor/layers/utils.py)."""
+    if device != "cpu":
+        return 0.0
+    shape = model.shape
+    num_matrices = 1 if shape.has_tied_embeddings else 2
+    return num_matrices * shape.vocab_size * shape.hidden_size * float_bytes * float(layout.share(Place.VOCABULARY))
 
 
 @dataclass(frozen=True)
@@ -110,7 +122,7 @@ class _Fit:
 
 
 @cache
-def _fit(device: str) -> _Fit:
+def _fit(device: Device) -> _Fit:
     document = json.loads(Path(__file__).with_name("overheads.json").read_text(encoding="utf-8"))
     points = [point for point in document["points"] if point["device"] == device]
     sources = [document["sources"][name] for name in sorted({point["source"] for point in points})]
@@ -125,24 +137,30 @@ def _fit(device: str) -> _Fit:
     graphs = [point for point in points if "cuda_graph_gib" in point]
     features = np.array([_graph_features(models[point["model"]], layouts[id(point)]) for point in graphs])
     measured = np.array([point["cuda_graph_gib"] * _GIB for point in graphs])
-    weights = np.linalg.lstsq(features, measured, rcond=None)[0]
+    weights = np.linalg.lstsq(features, measured, rcond=None)[0] if graphs else np.zeros(0)
+    copied = [_copied_bytes(models[point["model"]], layouts[id(point)], _steps_of(point).float_bytes, device) for point in points]
     return _Fit(
         where="; ".join(f"{source['engine']} on {source['hardware']} ({source['date']})" for source in sources),
         activation=_widened(_spread(factors), wider),
         graph_weights=[float(weight) for weight in weights],
-        graph_spread=_widened(_spread([float(part) for part in measured / (features @ weights)]), wider),
-        outside=_outside(points),
+        graph_spread=_widened(_spread([float(part) for part in measured / (features @ weights)]), wider) if graphs else exactly(0),
+        outside=_outside(points, copied),
     )
 
 
-def _outside(points: Sequence[Mapping[str, Any]]) -> dict[tuple[int, int], tuple[Interval, Interval]]:
-    grouped: dict[tuple[int, int], list[Mapping[str, Any]]] = {}
-    for point in points:
-        grouped.setdefault((point["tensor_parallel_size"], point["pipeline_parallel_size"]), []).append(point)
+def _outside(points: Sequence[Mapping[str, Any]], copied: Sequence[float]) -> dict[tuple[int, int], tuple[Interval, Interval]]:
+    """By ranks and stages; `copied`: of each point the bytes that follow from the model, which do not count here. NCCL's buffers depend on
+    the links between GPUs, of which NVLink was measured: there may be as little as on one rank."""
+    grouped: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    for point, copied_bytes in zip(points, copied, strict=True):
+        start = point["start_gib"] * _GIB
+        ranks = (point["tensor_parallel_size"], point["pipeline_parallel_size"])
+        grouped.setdefault(ranks, []).append((start + point["non_torch_gib"] * _GIB - copied_bytes, start))
+    least_total, least_start = (min(figures) for figures in zip(*grouped[(1, 1)], strict=True))
     return {
         ranks: (
-            _spread([(point["start_gib"] + point["non_torch_gib"]) * _GIB for point in group]),
-            _spread([point["start_gib"] * _GIB for point in group]),
+            replace(_spread([total for total, _ in group]), low=least_total),
+            replace(_spread([start for _, start in group]), low=least_start),
         )
         for ranks, group in grouped.items()
     }

@@ -51,7 +51,9 @@ def _fits(planning: Planning, model: Model, request: PlanRequest, gpu: Gpu, num_
 
 
 def _more_gpus(request: PlanRequest, model: Model, gpu: Gpu, num_gpus: int, planning: Planning) -> Plan | None:
-    """The smallest plan with more tensor parallel ranks."""
+    """The smallest plan with more tensor parallel ranks; those of a CPU share its memory."""
+    if gpu.device == "cpu":
+        return None
     try:
         plan = planning(model, replace(request, tensor_parallel_size=None), gpu, max(num_gpus, _MOST_GPUS))
     except PlanError:

@@ -1,13 +1,15 @@
 """`GET /memory`, its gauges and the lines in the log, around a scripted engine."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 
 from serving.api.lifecycle import Lifecycle
 from serving.api.memory import in_words, log_start
-from serving.engine.interface import DeviceMemory, Memory
+from serving.engine.interface import DeviceMemory, Memory, Planned
 from serving.errors import NotReady
+from serving.planner.interval import Interval, exactly
 
 GIB = 2**30
 DEVICE = DeviceMemory(
@@ -25,6 +27,19 @@ DEVICE = DeviceMemory(
     non_torch_bytes=GIB,
     other_bytes=GIB,
     free_bytes=3 * GIB,
+)
+
+
+PLANNED = Planned(
+    parts={
+        "weights": exactly(8 * GIB),
+        "kv_cache": Interval(7 * GIB, 6 * GIB, 9 * GIB),
+        "activation_peak": Interval(2 * GIB, GIB, 3 * GIB),
+        "cuda_graph": exactly(0),
+        "non_torch": exactly(GIB),
+    },
+    kv_bytes_per_token=131072,
+    assumed=("a thing that nobody told",),
 )
 
 
@@ -67,6 +82,24 @@ async def test_the_memory_has_a_device_a_rank_and_the_phases_of_the_start(client
     assert (device["rank"], device["weights_by_dtype"]) == (1, {"int8": 6 * GIB, "bfloat16": 2 * GIB})
 
 
+async def test_what_was_planned_stands_beside_what_was_measured(client, engine):
+    assert (await client.get("/memory")).json()["planned"] is None
+    engine.measured = Memory((DEVICE,), 0.0, PLANNED)
+    planned = (await client.get("/memory")).json()["planned"]
+    assert planned["kv_cache_bytes"] == {"estimate": 7 * GIB, "low": 6 * GIB, "high": 9 * GIB}
+    assert planned["kv_bytes_per_token"] == 131072
+    assert planned["assumed"] == ["a thing that nobody told"]
+    metrics = (await client.get("/metrics")).text
+    assert 'tokenport_memory_planned_bytes{bound="low",kind="kv_cache"} 6.442450944e+09' in metrics
+    assert 'tokenport_memory_planned_bytes{bound="estimate",kind="weights"} 8.589934592e+09' in metrics
+
+
+async def test_a_model_that_is_not_planned_has_no_plan_and_no_gauges_of_one(client, engine):
+    engine.measured = Memory((DEVICE,), 0.0, Planned(reason="an architecture that is not known"))
+    assert (await client.get("/memory")).json()["planned"] is None
+    assert "tokenport_memory_planned_bytes{" not in (await client.get("/metrics")).text
+
+
 async def test_what_has_not_been_measured_is_503(client, engine):
     engine.measured = NotReady("the engine has not measured its memory yet")
     answer = await client.get("/memory")
@@ -105,6 +138,24 @@ async def test_the_log_tells_the_phases_and_a_line_a_rank(engine, lifecycle, cap
     assert start == "start-up took 6.5 s: starting 3.0, importing 3.5"
     assert memory.startswith("memory of rank 1 on cuda:1: weights 8.00 (int8, bfloat16) + kv cache 8.00 (65536 tokens) + ")
     assert in_words(DEVICE).endswith("free 3.00 = 24.00 GiB")
+
+
+async def test_the_log_tells_the_plan_and_the_measurement_of_each_part_in_one_line(engine, lifecycle, caplog):
+    caplog.set_level(logging.INFO, "tokenport")
+    engine.measured = Memory((replace(DEVICE, rank=0, weights_bytes=GIB), DEVICE), 0.0, PLANNED)
+    await log_start(engine, lifecycle)
+    (line,) = [record for record in caplog.records if record.message == "memory: planned and measured"]
+    assert line.planned["kv_cache"] == {"estimate": 7 * GIB, "low": 6 * GIB, "high": 9 * GIB}
+    assert line.measured == {"weights": 8 * GIB, "kv_cache": 8 * GIB, "activation_peak": 2 * GIB, "cuda_graph": GIB, "non_torch": GIB}
+    assert line.reason is None
+
+
+async def test_the_log_tells_why_there_is_no_plan(engine, lifecycle, caplog):
+    caplog.set_level(logging.INFO, "tokenport")
+    engine.measured = Memory((DEVICE,), 0.0, Planned(reason="an architecture that is not known"))
+    await log_start(engine, lifecycle)
+    (line,) = [record for record in caplog.records if record.message == "memory: planned and measured"]
+    assert (line.planned, line.reason) == ({}, "an architecture that is not known")
 
 
 class TestBehindTheGate:

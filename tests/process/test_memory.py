@@ -85,9 +85,19 @@ def test_the_phases_of_the_start_add_up_to_the_time_until_ready(memory, server):
     assert gauge(server, 'tokenport_start_up_seconds{phase="importing"}') == pytest.approx(phases["importing"], abs=0.001)
 
 
-def test_the_log_tells_both(server):
+def test_the_log_tells_both_and_what_was_planned(server):
     lines = [line for line in server.logged() if line["logger"] == "tokenport.memory"]
-    assert [line["message"].split(":")[0].split(" took")[0] for line in lines] == ["start-up", "memory of rank 0 on cpu"]
+    assert [line["message"].split(":")[0].split(" took")[0] for line in lines] == ["start-up", "memory of rank 0 on cpu", "memory"]
+    assert lines[-1]["planned"]["weights"]["estimate"] == pytest.approx(lines[-1]["measured"]["weights"], rel=0.01)
+
+
+def test_the_plan_of_the_real_server_is_within_a_hundredth_for_weights_and_exact_for_the_kv_cache(memory):
+    (device,), planned = memory["devices"], memory["planned"]
+    assert planned["weights_bytes"]["estimate"] == pytest.approx(device["weights_bytes"], rel=0.01)
+    # vLLM keeps one block back of what it tells as tokens; the CPU backend has 128 tokens in a block.
+    assert planned["kv_bytes_per_token"] * 128 * device["kv_cache_blocks"] == device["kv_cache_bytes"]
+    assert planned["non_torch_bytes"]["low"] * 0.8 < device["non_torch_bytes"] < planned["non_torch_bytes"]["high"] * 1.2
+    assert planned["cuda_graph_bytes"] == {"estimate": 0, "low": 0, "high": 0}
 
 
 def test_the_command_prints_the_table(server, memory):

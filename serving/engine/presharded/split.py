@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.engine.child_process import run_module
+from serving.engine.devices import as_gpu
 from serving.engine.environment import engine_version, runs_on_cpu
 from serving.engine.preflight import read_config
 from serving.engine.prepare.plan import Record, check_space, write_json
@@ -35,9 +36,8 @@ def split(source: Path, record: Record, size: int, dtype: str, report: Callable[
         ModelUnavailable: there is no room, or vLLM cannot load the model.
     """
     # The GPUs it will run on need not be here.
-    settled = settle(
-        {"tensor_parallel_size": size, "dtype": dtype}, str(source), on_cpu=runs_on_cpu(), visible=lambda: [_ENOUGH_BYTES] * size
-    )
+    elsewhere = [as_gpu("a GPU elsewhere", _ENOUGH_BYTES)] * size
+    settled = settle({"tensor_parallel_size": size, "dtype": dtype}, str(source), on_cpu=runs_on_cpu(), visible=lambda: elsewhere)
     missing = [rank for rank in range(size) if not (record.folder / rank_folder(rank, size)).is_dir()]
     weights_bytes = sum(file.stat().st_size for file in source.glob("*.safetensors"))
     check_space(record.folder, weights_bytes * len(missing) // size)

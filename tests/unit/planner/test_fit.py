@@ -134,6 +134,7 @@ def test_a_kv_cache_of_a_given_size_is_planned_instead_of_the_concurrency():
     assert plan(kv_cache_memory_bytes=3 * GIB).per_gpu.kv_cache_bytes.estimate == 3 * GIB
     assert plan(kv_cache_memory_bytes=3 * GIB).max_kv_tokens == 3 * GIB // 131072
     assert plan(kv_cache_tokens=10_000).per_gpu.kv_cache_bytes.estimate == (10_000 + 16) * 131072
+    assert plan(kv_cache_tokens=10_000).max_kv_tokens == 10_000 + 16
 
 
 def test_every_value_that_nobody_told_is_listed():
