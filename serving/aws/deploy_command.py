@@ -37,7 +37,7 @@ usage: tokenport deploy COMMAND [--OPTION VALUE ...]
 
 Each explains its options: tokenport deploy endpoint --help
 """
-_POLL_S = 15.0
+_POLL_S = 5.0
 _WRONG_COMMAND_LINE, _INTERRUPTED = 2, 130
 
 
@@ -84,7 +84,7 @@ def _endpoint(words: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _function(words: Sequence[str], environ: Mapping[str, str]) -> int:
-    options = read_function(words, lambda region: settled_region(region, environ))
+    options = read_function(words, environ)
     request, package = options.request, build_package()
     deployment = describe_function(request, package)
     if options.dry_run:

@@ -47,8 +47,8 @@ class Account:
             answer: dict[str, Any] = operation(**call.parameters)
             return answer
 
-    def find(self, call: Call) -> dict[str, Any] | None:
-        """AWS's answer, None where there is no such thing."""
+    def attempt(self, call: Call) -> dict[str, Any] | None:
+        """AWS's answer, None where what the call is about is not there."""
         try:
             return self.send(call)
         except Absent:
@@ -56,7 +56,7 @@ class Account:
 
     def look(self, lookup: Lookup) -> Mapping[str, Any] | None:
         """What is looked for, None where it is not."""
-        answer = self.find(lookup.call)
+        answer = self.attempt(lookup.call)
         return None if answer is None else lookup.part(answer)
 
     def listed(self, call: Call, field: str) -> Iterator[Any]:
@@ -109,6 +109,17 @@ def settled_region(region: str | None, environ: Mapping[str, str]) -> str:
     if settled is None:
         raise DeployError("no AWS region is known: say --region, or set AWS_REGION")
     return str(settled)
+
+
+def partition_of(region: str) -> str:
+    """The part of AWS that `region` is in, as ARNs name it. Raises DeployError: AWS has no such region."""
+    import boto3
+    from botocore import exceptions
+
+    try:
+        return str(boto3.session.Session().get_partition_for_region(region))
+    except exceptions.BotoCoreError as error:
+        raise DeployError(f"--region {region}: {_one_line(error)}") from error
 
 
 def method_name(operation: str) -> str:

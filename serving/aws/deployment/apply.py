@@ -72,19 +72,19 @@ class _Run:
             for present in find_attached(self._account, endpoint.name):
                 if present.title not in wanted:
                     for call in present.removal:
-                        self._account.find(call)
+                        self._account.attempt(call)
                     self._changed(f"{present.title}: no longer asked for, deleted")
 
     def bring(self, resource: Resource) -> None:
         """Make or change it, and wait until it is ready."""
         resource = self._resolved(resource)
-        found = self._settled(resource)
+        found = self._waiting.until_settled(resource.title, resource.find, resource.status)
         if found is not None:
             self.found[resource.title] = found
             self._refuse_foreign(resource, found)
             if state_of(found, resource.status) == _FAILED and resource.remove is not None:
                 self._changed(f"{resource.title}: had failed ({_reason(resource, found)}), is made anew")
-                self._account.find(resource.remove)
+                self._account.attempt(resource.remove)
                 self._waiting.until_gone(resource.title, resource.find)
                 found = None
         if found is None:
@@ -99,21 +99,18 @@ class _Run:
             self._update(resource)
         self._see_ready(resource)
 
-    def _settled(self, resource: Resource) -> Mapping[str, Any] | None:
-        return self._waiting.until_settled(resource.title, resource.find, resource.status)
-
     def _update(self, resource: Resource) -> None:
         if resource.update is None:
             raise DeployError(f"{resource.title} is there with other contents than its name tells, and cannot be changed")
         if resource.before_update is not None:
-            self._account.find(resource.before_update)
+            self._account.attempt(resource.before_update)
         self._waiting.send_with_new_role(resource.update)
         self._changed(f"{resource.title}: changed")
 
     def _see_ready(self, resource: Resource) -> None:
         if resource.status is None:
             return
-        found = self._settled(resource)
+        found = self._waiting.until_settled_again(resource.title, resource.find, resource.status)
         if found is None:
             raise DeployError(f"{resource.title} is gone while it was waited for")
         self.found[resource.title] = found

@@ -108,7 +108,7 @@ def _read_list(account: Account, bucket: str, key: str) -> list[str] | None:
 
 
 def _is_there(account: Account, upload: Upload, key: str) -> bool:
-    found = account.find(Call("s3", "HeadObject", {"Bucket": upload.bucket, "Key": key}))
+    found = account.attempt(Call("s3", "HeadObject", {"Bucket": upload.bucket, "Key": key}))
     return found is not None and found.get("Metadata", {}).get("sha256") == upload.sums[key]
 
 

@@ -32,7 +32,7 @@ class Found:
 
 def find_all(account: Account, name: str) -> list[Found]:
     """Everything of the deployment `name`, each before what it needs: the order of removal."""
-    endpoint = account.find(Call("sagemaker", "DescribeEndpoint", {"EndpointName": name}))
+    endpoint = account.attempt(Call("sagemaker", "DescribeEndpoint", {"EndpointName": name}))
     is_ours = endpoint is not None and tags_of(account, "endpoint", endpoint).get(TAG) == name
     found: list[Found] = []
     if endpoint is None or is_ours:
@@ -89,7 +89,7 @@ def _scaling(account: Account, name: str) -> Iterator[Found]:
 
 
 def _components(account: Account, name: str, endpoint: Mapping[str, Any]) -> Iterator[Found]:
-    config = account.find(Call("sagemaker", "DescribeEndpointConfig", {"EndpointConfigName": endpoint["EndpointConfigName"]}))
+    config = account.attempt(Call("sagemaker", "DescribeEndpointConfig", {"EndpointConfigName": endpoint["EndpointConfigName"]}))
     if config is None or all("ModelName" in variant for variant in config["ProductionVariants"]):
         return
     listing = Call("sagemaker", "ListInferenceComponents", {"EndpointNameEquals": name})
@@ -132,7 +132,7 @@ def _versions(account: Account, name: str) -> Iterator[Found]:
 
 def _function(account: Account, name: str) -> Iterator[Found]:
     key = {"FunctionName": name}
-    found = account.find(Call("lambda", "GetFunction", key))
+    found = account.attempt(Call("lambda", "GetFunction", key))
     if found is not None and tags_of(account, "function", found["Configuration"]).get(TAG) == name:
         yield Found("function-url", name, (Call("lambda", "DeleteFunctionUrlConfig", key),))
         yield Found("function", name, (Call("lambda", "DeleteFunction", key),))
@@ -140,7 +140,7 @@ def _function(account: Account, name: str) -> Iterator[Found]:
 
 def _role(account: Account, name: str) -> Iterator[Found]:
     key = {"RoleName": role_name(name)}
-    found = account.find(Call("iam", "GetRole", key))
+    found = account.attempt(Call("iam", "GetRole", key))
     if found is not None and tags_of(account, "role", found["Role"]).get(TAG) == name:
         for policy in account.listed(Call("iam", "ListRolePolicies", key), "PolicyNames"):
             yield Found("role-policy", policy, (Call("iam", "DeleteRolePolicy", {**key, "PolicyName": policy}),))

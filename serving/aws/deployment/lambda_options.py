@@ -1,10 +1,11 @@
 """The words of `tokenport deploy lambda`, read into a `FunctionRequest`. Ranges are Lambda's."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from serving.aws.deployment.account import partition_of, settled_region
 from serving.aws.deployment.lambda_description import FunctionRequest
 from serving.aws.deployment.option_types import ACCOUNT, LAYER_ARN, NAME, ROLE_ARN, bounded
 from serving.aws.deployment.policies import Place, place_of
@@ -27,9 +28,8 @@ class FunctionOptions:
     cloudformation: Path | None
 
 
-def read_options(words: Sequence[str], region_of: Callable[[str | None], str]) -> FunctionOptions:
-    """`region_of` settles the region from the one given, if one was. Raises DeployError; ends the process for wrong
-    words."""
+def read_options(words: Sequence[str], environ: Mapping[str, str]) -> FunctionOptions:
+    """Raises DeployError; ends the process for wrong words."""
     given = _parser().namespace(words)
     if (given.bedrock is None) == (given.endpoint is None):
         raise DeployError("the function asks one of the two: --bedrock MODEL or --endpoint NAME")
@@ -39,8 +39,8 @@ def read_options(words: Sequence[str], region_of: Callable[[str | None], str]) -
         raise DeployError(
             "say whose account it is: --account, where a role is then made for the function, or --role with one that is there"
         )
-    region = region_of(given.region)
-    place = place_of(given.role, region) if given.role else Place("aws", region, given.account)
+    region = settled_region(given.region, environ)
+    place = place_of(given.role, region) if given.role else Place(partition_of(region), region, given.account)
     if place.partition != "aws" and given.adapter_layer is None:
         raise DeployError(f"--adapter-layer is needed in the partition {place.partition}, which has layers of its own")
     request = FunctionRequest(

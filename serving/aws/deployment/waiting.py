@@ -36,6 +36,11 @@ class Waiting:
                 seen = state, elapsed_s // 60
             self._pause(f"{title} is still {state}")
 
+    def until_settled_again(self, title: str, find: Lookup, status: Status | None) -> Mapping[str, Any] | None:
+        """The same after a change, which need not show at once: what was there before must not be taken for what comes of it."""
+        self._pause(f"{title} has not shown its change yet")
+        return self.until_settled(title, find, status)
+
     def until_gone(self, title: str, find: Lookup) -> None:
         """Raises DeployError at the deadline."""
         while self._account.look(find) is not None:

@@ -3,7 +3,7 @@
 import os
 
 from serving.aws.lambda_function.models import Bedrock, Endpoint
-from serving.aws.lambda_function.server import make_server
+from serving.aws.lambda_function.server import FunctionServer
 
 _MARGIN_S = 5.0
 """Before Lambda's own end, so that a stream can still say why it stops."""
@@ -19,7 +19,7 @@ def main() -> None:
     else:
         endpoint, component = environ["TOKENPORT_ENDPOINT"], environ.get("TOKENPORT_COMPONENT")
         ask = Endpoint(endpoint, component, region=region, timeout_s=timeout_s).ask
-    make_server(ask, int(environ["AWS_LWA_PORT"])).serve_forever()
+    FunctionServer(ask, int(environ["AWS_LWA_PORT"])).serve_forever()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Nothing is sent twice: a generation that is slow would be paid for again. The ca
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ class Answer:
     """Bytes as they come. The first of them has been waited for by whoever takes one, so that a failure before it is a status."""
 
     content_type: str
-    pieces: Iterator[bytes]
+    pieces: Generator[bytes, None, None]
 
     @property
     def is_event_stream(self) -> bool:
@@ -55,9 +55,9 @@ class Bedrock:
             answer = self._client.converse(**request.parameters)
         except (exceptions.ClientError, exceptions.BotoCoreError) as error:
             raise refusal(self._who, error) from error
-        return Answer("application/json", iter([completion(self._who, self._model, request_id, answer)]))
+        return Answer("application/json", _whole(completion(self._who, self._model, request_id, answer)))
 
-    def _events(self, stream: Any, request_id: str, ends_at: float) -> Iterator[bytes]:
+    def _events(self, stream: Any, request_id: str, ends_at: float) -> Generator[bytes, None, None]:
         writer = ChunkWriter(self._who, self._model, request_id)
         try:
             for event in stream:
@@ -69,7 +69,6 @@ class Bedrock:
         except (exceptions.ClientError, exceptions.BotoCoreError) as error:
             raise refusal(self._who, error) from error
         finally:
-            # Also where the client went away: what is not read any more is not generated any more.
             stream.close()
         if not writer.is_finished:
             raise TierFailure(f"{self._who} ended its stream without saying why", reason="broken")
@@ -94,7 +93,7 @@ class Endpoint:
             raise refusal(self._who, error) from error
         return Answer(answer.get("ContentType", "application/json"), self._parts(answer["Body"], ends_at))
 
-    def _parts(self, stream: Any, ends_at: float) -> Iterator[bytes]:
+    def _parts(self, stream: Any, ends_at: float) -> Generator[bytes, None, None]:
         try:
             for event in stream:
                 _check_time(self._who, ends_at)
@@ -117,6 +116,10 @@ def refusal(who: str, error: Exception) -> RequestError:
     if code.lower() in _NOT_READY:
         return NotReady(told)
     return InvalidRequest(told) if code.lower() in _CALLERS else TierFailure(told, reason="failed")
+
+
+def _whole(body: bytes) -> Generator[bytes, None, None]:
+    yield body
 
 
 def _check_time(who: str, ends_at: float) -> None:

@@ -3,6 +3,7 @@
 Lambda Web Adapter asks `/ping` until it answers, then passes each invocation on as a request. Invocations come one at a time.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,21 +18,19 @@ MAX_BODY_BYTES = 6 * 2**20
 Ask = Callable[[bytes, str], Answer]
 
 
-def make_server(ask: Ask, port: int) -> ThreadingHTTPServer:
+class FunctionServer(ThreadingHTTPServer):
     """Bound to loopback; `serve_forever` runs it."""
 
-    class Handler(_Handler):
-        pass
+    daemon_threads = True
 
-    Handler.ask = staticmethod(ask)
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.daemon_threads = True
-    return server
+    def __init__(self, ask: Ask, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.ask = ask
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    ask: Ask
+    server: FunctionServer
 
     def do_GET(self) -> None:
         if self.path == "/ping":
@@ -44,7 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = self._body()
             if self.path != ROUTE:
                 raise UnknownRoute(f"there is nothing at {self.path}: POST {ROUTE}")
-            answer = self.ask(body, self.headers.get("Content-Type", "application/json"))
+            answer = self.server.ask(body, self.headers.get("Content-Type", "application/json"))
             # Until the first byte is there, a failure can still be a status.
             first = next(answer.pieces, b"")
         except RequestError as error:
@@ -68,12 +67,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         try:
-            self._write(first)
-            for piece in _until_failure(answer):
-                self._write(piece)
+            # The client may go away: what is not read any more is not generated any more.
+            with contextlib.closing(answer.pieces):
+                self._write(first)
+                for piece in _until_failure(answer):
+                    self._write(piece)
             self.wfile.write(b"0\r\n\r\n")
         except OSError:
-            # The client is gone; leaving the loop closes what it was reading from.
             self.close_connection = True
 
     def _write(self, piece: bytes) -> None:

@@ -128,6 +128,15 @@ def test_what_cannot_be_together_in_a_function_is_refused(words, told):
 
 
 @pytest.mark.usefixtures("no_network")
+def test_a_part_of_aws_that_has_its_own_names_needs_its_own_layer(capsys):
+    words = ["lambda", *FUNCTION, "--region", "cn-north-1", "--policies"]
+    with pytest.raises(DeployError, match="--adapter-layer is needed in the partition aws-cn"):
+        run_deploy(words, {})
+    run_deploy([*words, "--adapter-layer", "arn:aws-cn:lambda:cn-north-1:041581134020:layer:LambdaAdapterLayerX86:26"], {})
+    assert "arn:aws-cn:bedrock:cn-north-1::foundation-model/" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_network")
 def test_without_a_region_it_says_how_to_give_one():
     with pytest.raises(DeployError, match="--region"):
         run_deploy(["lambda", *FUNCTION, "--dry-run"], {"AWS_REGION": ""})

@@ -140,6 +140,12 @@ def bedrock_url(unpacked, upstreams):
         yield url
 
 
+@pytest.fixture(scope="module")
+def endpoint_url(unpacked, upstreams):
+    with function(unpacked, upstreams[1], TOKENPORT_ENDPOINT="chat", TOKENPORT_COMPONENT="chat-b") as url:
+        yield url
+
+
 @pytest.fixture
 def upstream(upstreams):
     upstreams[0].__init__()
@@ -267,14 +273,19 @@ def test_a_body_over_lambdas_limit_is_refused_unread(bedrock_url):
     connection.close()
 
 
-def test_an_endpoint_is_passed_through_as_its_parts_come(unpacked, upstreams, upstream):
+def test_an_endpoints_answer_that_breaks_is_not_taken_for_whole(endpoint_url, upstream):
+    upstream.gate.set()
+    upstream.before, upstream.after = [encode_payload_part(b'{"a":')], [encode_exception("ModelStreamError", b"{}")]
+    upstream.headers["X-Amzn-SageMaker-Content-Type"] = "application/json"
+    with pytest.raises(httpx.RemoteProtocolError):
+        httpx.post(f"{endpoint_url}/v1/chat/completions", content=b"{}")
+
+
+def test_an_endpoint_is_passed_through_as_its_parts_come(endpoint_url, upstream):
     upstream.before, upstream.after = [encode_payload_part(b'data: {"a": 1}\n')], [encode_payload_part(b"\ndata: [DONE]\n\n")]
     upstream.headers["X-Amzn-SageMaker-Content-Type"] = "text/event-stream"
     sent = {"content": b"{}", "headers": {"Content-Type": "application/json"}}
-    with (
-        function(unpacked, upstreams[1], TOKENPORT_ENDPOINT="chat", TOKENPORT_COMPONENT="chat-b") as url,
-        httpx.stream("POST", f"{url}/v1/chat/completions", **sent) as answer,
-    ):
+    with httpx.stream("POST", f"{endpoint_url}/v1/chat/completions", **sent) as answer:
         pieces = answer.iter_bytes()
         assert next(pieces) == b'data: {"a": 1}\n'
         upstream.gate.set()
