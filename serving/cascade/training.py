@@ -30,20 +30,24 @@ def train_stage(training: Outcomes, tier: str, rules: Rules, hold_tokens: int | 
     """A stage whose rules have no thresholds yet. `hold_tokens`: None for what the outcomes say.
 
     Raises:
-        CascadeError: a rule is asked for that the outcomes have no signals for.
+        CascadeError: the rules do not go with the signals that the outcomes have of the tier, or the tokens do not.
     """
     index, signals = training.tiers.index(tier), training.signals[tier]
     if rules == "auto":
         rules = "after" if signals else "before"
     if rules != "before" and not signals:
         raise CascadeError(f"--rules {rules}: the outcomes have no signals of the tier {tier!r}; --rules before needs none")
+    if rules == "before" and hold_tokens is not None:
+        raise CascadeError(f"--hold-tokens {hold_tokens}: of the tier {tier!r} nothing is held, as only the request is judged")
     better = (1 + training.quality[:, index] - training.quality[:, -1]) / 2
     features = {name: np.array([row[name] for row in training.features]) for name in training.features[0]}
+    if clash := sorted(features.keys() & signals.keys()):
+        raise CascadeError(f"signals of the tier {tier!r} have names of what is told of requests: {', '.join(clash)}; name them otherwise")
     return Stage(
         tier,
         before=None if rules == "after" else _train(features, better),
         after=None if rules == "before" else _train({**features, **signals}, better),
-        hold_tokens=0 if rules == "before" else hold_tokens or _num_tokens(signals),
+        hold_tokens=0 if rules == "before" else _hold_tokens(tier, signals, hold_tokens),
     )
 
 
@@ -54,9 +58,10 @@ def keep_away_drafts_that_do_not_pay(stage: Stage, said: Chances, threshold: flo
     price_ratio = training.cost[:, tier].sum() / max(training.cost[:, tier + 1].sum(), np.finfo(float).tiny)
     chances, kept = rising_line(said.before, (said.after >= threshold).astype(float))
     pays = np.flatnonzero(kept >= price_ratio)
-    # Where even the least promising pay, nothing is kept away; where none do, the line's end is the best there is.
-    least = 0.0 if kept[0] >= price_ratio else chances[pays[0]] if len(pays) else chances[-1]
-    return with_before(stage, float(least))
+    if not len(pays):
+        return with_before(stage, float(chances[-1]))  # none do; these are the most promising
+    # The line is flat before its first point: where that pays, so does everything.
+    return with_before(stage, float(chances[pays[0]]) if pays[0] > 0 else 0.0)
 
 
 def with_before(stage: Stage, threshold: float) -> Stage:
@@ -72,5 +77,12 @@ def _train(signals: Mapping[str, Floats], labels: Floats) -> Rule:
     return Rule(kept, intercept, tuple(steps.tolist()), tuple(levels.tolist()), threshold=None)
 
 
-def _num_tokens(signals: Mapping[str, Floats]) -> int:
-    return max(1, int(signals[NUM_TOKENS].max())) if NUM_TOKENS in signals else DEFAULT_HOLD_TOKENS
+def _hold_tokens(tier: str, signals: Mapping[str, Floats], wished: int | None) -> int:
+    if NUM_TOKENS not in signals:
+        return wished or DEFAULT_HOLD_TOKENS
+    seen = max(1, int(signals[NUM_TOKENS].max()))
+    if wished is not None and wished < seen:
+        raise CascadeError(
+            f"--hold-tokens {wished}: the signals of {tier!r} are of up to {seen} tokens; hold as many, or collect them anew"
+        )
+    return wished or seen

@@ -110,7 +110,20 @@ def test_hold_tokens_are_those_that_the_signals_were_read_from():
     outcomes = draw(200, 9)
     counted = dataclasses.replace(outcomes, signals={"small": {**outcomes.signals["small"], "num_tokens": np.full(200, 24.0)}, "large": {}})
     assert fit(counted, WISH, {}).policy.stages[0].hold_tokens == 24
-    assert fit(counted, dataclasses.replace(WISH, hold_tokens=16), {}).policy.stages[0].hold_tokens == 16
+    assert fit(counted, dataclasses.replace(WISH, hold_tokens=32), {}).policy.stages[0].hold_tokens == 32
+    with pytest.raises(CascadeError, match="--hold-tokens 16: the signals of 'small' are of up to 24 tokens"):
+        fit(counted, dataclasses.replace(WISH, hold_tokens=16), {})
+
+
+def test_tokens_to_hold_are_refused_where_none_are_held():
+    with pytest.raises(CascadeError, match="--hold-tokens 16: of the tier 'small' nothing is held"):
+        fit(draw(200, 9), dataclasses.replace(WISH, rules="before", hold_tokens=16), {})
+
+
+def test_a_signal_cannot_have_the_name_of_a_feature():
+    outcomes = dataclasses.replace(draw(200, 9), signals={"small": {"numbers": np.ones(200)}, "large": {}})
+    with pytest.raises(CascadeError, match="names of what is told of requests: numbers"):
+        fit(outcomes, WISH, {})
 
 
 def test_too_few_requests_to_halve_are_refused():
