@@ -1,6 +1,7 @@
 """`tokenport invoke TARGET [PROMPT]`: one client for every model elsewhere."""
 
 import asyncio
+import os
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
@@ -11,11 +12,14 @@ from serving.engine.interface import Kind, RemoteModel
 from serving.errors import InvalidRequest
 
 _INTERRUPTED_EXIT_CODE = 130
+_NOBODY_READS_EXIT_CODE = 141
+"""Of a process that SIGPIPE ended, as shells write it."""
 _CHAT: Kind = "chat"
 
 
 def run_invoke(words: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Ask, and write the answer. Returns 0, or 130 when it was interrupted; a wrong command line ends the process with 2.
+    """Ask, and write the answer. Returns 0, 130 when it was interrupted, 141 when nobody read the answer any more; a wrong command line
+    ends the process with 2.
 
     Raises:
         TokenportError: no answer, or none that is whole; in one line.
@@ -25,6 +29,10 @@ def run_invoke(words: Sequence[str], environ: Mapping[str, str]) -> int:
         asyncio.run(_ask(options))
     except KeyboardInterrupt:
         return _INTERRUPTED_EXIT_CODE
+    except BrokenPipeError:
+        # What is still to be flushed at the end of the process would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _NOBODY_READS_EXIT_CODE
     return 0
 
 

@@ -137,24 +137,32 @@ def test_bedrock_has_nothing_for_a_temperature_above_1(service, capsys):
     assert service.exchanges == []
 
 
-def test_ctrl_c_ends_it_and_its_connection(service):
-    streaming, left = threading.Event(), threading.Event()
+def left_after_the_first_word(process: subprocess.Popen) -> None:
+    process.send_signal(signal.SIGINT)
+
+
+def unread_after_the_first_word(process: subprocess.Popen) -> None:
+    process.stdout.close()
+
+
+@pytest.mark.parametrize(("leave", "code"), [(left_after_the_first_word, 130), (unread_after_the_first_word, 141)])
+def test_ctrl_c_and_a_pipe_that_nobody_reads_end_it_and_its_connection(service, leave, code):
+    has_left, left = threading.Event(), threading.Event()
 
     def script(exchange):
         exchange.begin_stream()
         exchange.chunk(f"data: {SAGEMAKER_LINES[1]}\n\n".encode())
-        streaming.set()
+        assert has_left.wait(LONG_S)
+        exchange.chunk(f"data: {SAGEMAKER_LINES[2]}\n\n".encode())
         if exchange.left_within(LONG_S):
             left.set()
 
     service.script = script
     command = [sys.executable, "-m", "serving", "invoke", service.url, "--model", "tiny", "Hello"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert streaming.wait(LONG_S)
-        assert process.stdout.read(len(WORDS[0])) == WORDS[0]
-        process.send_signal(signal.SIGINT)
-        assert left.wait(LONG_S)
-        assert process.wait(LONG_S) == 130
-        assert process.stderr is not None
-        assert process.stderr.read() == ""
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.read(len(WORDS[0].encode())) == WORDS[0].encode()
+        leave(process)
+        has_left.set()
+        assert process.wait(LONG_S) == code
+        assert process.stderr.read() == b""
+    assert left.wait(LONG_S)
