@@ -1,29 +1,36 @@
-"""Is a mean above zero? A test that holds for any number of observations and any distribution within known limits, by betting.
+"""Are means above zero? A test that holds for any number of observations and any distribution within known limits, by betting.
 
-Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting" (2024), section 3 and the predictable plug-in of
-section 4: whoever bets on the mean being above zero, while it is not, multiplies the stake by 1/(1 - confidence) at any time with a
-probability of 1 - confidence at most (Ville).
+Whoever bets on a mean being above zero while it is not multiplies the stake by 1 / (1 - confidence), at any time, with a probability of at
+most 1 - confidence (Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", 2024). How much is bet is free: here
+what brings the stake to that target with the observations that are left (Voráček and Orabona, "STaR-Bets", arXiv 2505.22422).
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serving.cascade.outcomes import Floats
 
 _LARGEST_BET = 0.75
-"""Of what may be lost at once; the paper's choices are 1/2 and 3/4."""
+"""Of what may be lost at once."""
 
 
-def is_above_zero(values: Floats, least: float, most: float, confidence: float) -> bool:
-    """Whether the mean of what `values` are independent draws of is 0 or more, at this confidence. All values are within the limits."""
+def are_above_zero(values: Floats, least: float, most: float, confidence: float) -> NDArray[np.bool_]:
+    """By column, whether the mean of what `values` (observations, columns) are independent draws of is 0 or more, at this confidence. All
+    values are within the limits."""
     num_values = len(values)
     scaled = (values - least) / (most - least)
     null = -least / (most - least)
-    counts = np.arange(1, num_values + 1)
-    means = (0.5 + np.cumsum(scaled)) / (counts + 1)
-    variances = (0.25 + np.cumsum((scaled - means) ** 2)) / (counts + 1)
-    # Each bet knows only the draws before its own.
-    known = np.concatenate(([0.25], variances[:-1]))
-    bets = np.minimum(np.sqrt(2 * np.log(1 / (1 - confidence)) / (num_values * known)), _LARGEST_BET / null)
-    wealth = np.cumsum(np.log1p(bets * (scaled - null)))
+    # Each bet knows only the draws before its own; one of variance 1/4, the largest there is, is there from the start.
+    counts = np.arange(1, num_values + 1)[:, None]
+    means = (0.5 + np.cumsum(scaled, axis=0)) / (counts + 1)
+    variances = (0.25 + np.cumsum((scaled - means) ** 2, axis=0)) / (counts + 1)
+    known = np.vstack((np.full_like(variances[:1], 0.25), variances[:-1]))
+    target = -np.log(1 - confidence)
+    stake = highest = np.zeros(values.shape[1])
+    for index in range(num_values):
+        missing = np.maximum(target - stake, 0.0)
+        bet = np.minimum(np.sqrt(2 * missing / ((num_values - index) * known[index])), _LARGEST_BET / null)
+        stake = stake + np.log1p(bet * (scaled[index] - null))
+        highest = np.maximum(highest, stake)
     # A stake that grew early is proof enough; it would be odd all the same to believe what all observations together deny.
-    return bool(wealth.max() >= -np.log(1 - confidence) and values.mean() >= 0)
+    return (highest >= target) & (values.mean(axis=0) >= 0)

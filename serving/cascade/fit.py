@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serving.cascade.bound import is_above_zero
+from serving.cascade.bound import are_above_zero
 from serving.cascade.outcomes import Floats, Outcomes
 from serving.cascade.policy import FittedOn, Policy, Stage
 from serving.cascade.replay import Replay, chances, replay, with_threshold
@@ -93,12 +93,10 @@ def _surplus(run: Replay, outcomes: Outcomes, quality: float) -> Floats:
 
 
 def _passed(runs: Mapping[float | None, Replay], thresholds: Sequence[float], outcomes: Outcomes, wish: Wish) -> list[float]:
-    passed: list[float] = []
-    for threshold in thresholds:
-        if not is_above_zero(_surplus(runs[threshold], outcomes, wish.quality), -wish.quality, 1.0, wish.confidence):
-            break
-        passed.append(threshold)
-    return passed
+    """Those before the first that fails."""
+    surplus = np.stack([_surplus(runs[each], outcomes, wish.quality) for each in thresholds], axis=1)
+    holds = are_above_zero(surplus, -wish.quality, 1.0, wish.confidence)
+    return [each for each, is_passed in zip(thresholds, np.logical_and.accumulate(holds), strict=True) if is_passed]
 
 
 def _kept(runs: Mapping[float | None, Replay], thresholds: Sequence[float], outcomes: Outcomes, wish: Wish) -> list[float]:

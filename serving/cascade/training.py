@@ -82,7 +82,5 @@ def _hold_tokens(tier: str, signals: Mapping[str, Floats], wished: int | None) -
         return wished or DEFAULT_HOLD_TOKENS
     seen = max(1, int(signals[NUM_TOKENS].max()))
     if wished is not None and wished < seen:
-        raise CascadeError(
-            f"--hold-tokens {wished}: the signals of {tier!r} are of up to {seen} tokens; hold as many, or collect them anew"
-        )
+        raise CascadeError(f"--hold-tokens {wished}: the signals of {tier!r} are of up to {seen} tokens; hold as many, or collect anew")
     return wished or seen

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from serving.cascade.bound import is_above_zero
+from serving.cascade.bound import are_above_zero
 from serving.cascade.fit import Wish, fit
 from tests.unit.cascade.outcome_files import draw, true_quality_ratio
 
@@ -15,18 +15,18 @@ def test_a_mean_of_zero_is_taken_for_more_no_oftener_than_the_confidence_allows(
     values = np.where(random.random((2000, 400)) < lost, -0.95, 0.05)
     mean = 0.05 * (1 - lost) - 0.95 * lost
     assert mean == pytest.approx(0.0)
-    accepted = np.mean([is_above_zero(row, -0.95, 1.0, CONFIDENCE) for row in values])
-    assert accepted <= 1 - CONFIDENCE
+    accepted = are_above_zero(values.T, -0.95, 1.0, CONFIDENCE).mean()
+    assert accepted <= 1 - CONFIDENCE + 2 * np.sqrt(CONFIDENCE * (1 - CONFIDENCE) / len(values))
     assert accepted > 0.01  # a bound that never accepts would pass too
 
 
 def test_a_mean_well_above_zero_is_found():
-    values = np.random.default_rng(0).choice([-0.95, 0.05, 1.0], p=[0.02, 0.9, 0.08], size=400)
-    assert is_above_zero(values, -0.95, 1.0, CONFIDENCE)
+    values = np.random.default_rng(0).choice([-0.95, 0.05, 1.0], p=[0.02, 0.9, 0.08], size=(400, 1))
+    assert are_above_zero(values, -0.95, 1.0, CONFIDENCE).all()
 
 
 def test_with_few_observations_nothing_is_believed():
-    assert not is_above_zero(np.full(20, 0.05), -0.95, 1.0, CONFIDENCE)
+    assert not are_above_zero(np.full((20, 1), 0.05), -0.95, 1.0, CONFIDENCE).any()
 
 
 def test_the_bounded_policy_keeps_its_promise_and_the_naive_one_is_a_coin_flip():
