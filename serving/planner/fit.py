@@ -77,16 +77,17 @@ def _layout(model: Model, request: PlanRequest, size: int) -> Layout:
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a GPU holds beside the KV cache, and what it may hold."""
+    """What a GPU holds beside the KV cache; `share` is what the engine may take of it: gpu_memory_utilization of what there is. What is
+    there before the engine starts does not count against its share."""
 
     weights: Interval
     overheads: Overheads
-    budget: Interval
+    share: Interval
 
     @property
-    def total(self) -> Interval:
-        """Of them all."""
-        return self.weights + self.overheads.activation_peak_bytes + self.overheads.cuda_graph_bytes + self.overheads.non_torch_bytes
+    def held(self) -> Interval:
+        """Of the share."""
+        return self.weights + self.overheads.activation_peak_bytes + self.overheads.cuda_graph_bytes + self.overheads.grown_bytes
 
 
 def _plan(model: Model, settled: Settled, layout: Layout, gpu: Gpu) -> Plan:
@@ -94,16 +95,16 @@ def _plan(model: Model, settled: Settled, layout: Layout, gpu: Gpu) -> Plan:
     parts = _parts(model, settled, layout, gpu)
     cache = kv_cache_of(model, layout, request.kv_cache_dtype, settled.steps.float_bytes, settled.steps.num_batched_tokens, gpu.device)
     asked = exactly(_asked_bytes(settled, cache))
-    total = parts.total + asked
-    fits = total.estimate <= parts.budget.estimate
+    needed = parts.held + asked
+    fits = needed.estimate <= parts.share.estimate
     is_given = request.kv_cache_memory_bytes is not None or request.kv_cache_tokens is not None
-    cache_bytes = asked.estimate if is_given else parts.budget.estimate - parts.total.estimate
+    cache_bytes = asked.estimate if is_given else parts.share.estimate - parts.held.estimate
     num_blocks = max(0, int(cache_bytes // cache.block_bytes))
     of_sequence = cache.blocks(settled.context)
     at_once = min(max(0, num_blocks - 1) // of_sequence, settled.steps.num_seqs)
     return Plan(
         fits=fits,
-        is_sure=total.high <= parts.budget.low if fits else total.low > parts.budget.high,
+        is_sure=needed.high <= parts.share.low if fits else needed.low > parts.share.high,
         request=request,
         num_gpus=layout.num_ranks * layout.num_replicas,
         per_gpu=_per_gpu(parts, asked, gpu),
@@ -111,22 +112,9 @@ def _plan(model: Model, settled: Settled, layout: Layout, gpu: Gpu) -> Plan:
         max_kv_tokens=num_blocks * settled.context // of_sequence,
         max_context=cache.longest_context(num_blocks, settled.num_sequences, longest_context(model.decoder)),
         max_concurrency=at_once * layout.num_replicas,
-        shortfall_bytes=max(0.0, total.estimate - parts.budget.estimate),
+        shortfall_bytes=max(0.0, needed.estimate - parts.share.estimate),
         remedies=(),
         assumed=(*settled.assumed, *parts.overheads.assumed, *_doubts(settled, cache, gpu)),
-    )
-
-
-def _per_gpu(parts: _Parts, kv_cache: Interval, gpu: Gpu) -> PerGpu:
-    return PerGpu(
-        weights_bytes=parts.weights,
-        kv_cache_bytes=kv_cache,
-        activation_peak_bytes=parts.overheads.activation_peak_bytes,
-        cuda_graph_bytes=parts.overheads.cuda_graph_bytes,
-        non_torch_bytes=parts.overheads.non_torch_bytes,
-        total_bytes=parts.total + kv_cache,
-        usable_bytes=gpu.usable_bytes,
-        budget_bytes=parts.budget,
     )
 
 
@@ -138,7 +126,21 @@ def _parts(model: Model, settled: Settled, layout: Layout, gpu: Gpu) -> _Parts:
     return _Parts(
         weights=weights_bytes(model, layout, weight_format, settled.steps.float_bytes),
         overheads=over,
-        budget=gpu.usable_bytes.times(request.gpu_memory_utilization) + over.start_bytes,
+        share=gpu.usable_bytes.times(request.gpu_memory_utilization),
+    )
+
+
+def _per_gpu(parts: _Parts, kv_cache: Interval, gpu: Gpu) -> PerGpu:
+    start = parts.overheads.start_bytes
+    return PerGpu(
+        weights_bytes=parts.weights,
+        kv_cache_bytes=kv_cache,
+        activation_peak_bytes=parts.overheads.activation_peak_bytes,
+        cuda_graph_bytes=parts.overheads.cuda_graph_bytes,
+        non_torch_bytes=start + parts.overheads.grown_bytes,
+        total_bytes=parts.held + kv_cache + start,
+        usable_bytes=gpu.usable_bytes,
+        budget_bytes=parts.share + start,
     )
 
 

@@ -7,7 +7,7 @@ from serving.planner.batch_defaults import batch_defaults
 from serving.planner.context_limit import default_context
 from serving.planner.hardware import Gpu
 from serving.planner.model import FLOAT_BYTES, Model, config_dtype
-from serving.planner.overheads import Steps
+from serving.planner.overhead_forms import Steps
 from serving.planner.plan import PlanRequest
 
 
