@@ -1,8 +1,8 @@
 """Are means above zero? A test that holds for any number of observations and any distribution within known limits, by betting.
 
 Whoever bets on a mean being above zero while it is not multiplies the stake by 1 / (1 - confidence), at any time, with a probability of at
-most 1 - confidence (Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", 2024). How much is bet is free: here
-what brings the stake to that target with the observations that are left (Voráček and Orabona, "STaR-Bets", arXiv 2505.22422).
+most 1 - confidence (Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", 2024). How much is bet is free:
+here what brings the stake to that target with the observations that are left (Voráček and Orabona, "STaR-Bets", arXiv 2505.22422).
 """
 
 import numpy as np
