@@ -67,11 +67,11 @@ def test_an_unknown_latency_is_not_said_to_hold(report):
 
 
 def test_a_unit_of_ones_own_contract_is_compared_by_its_commitment(report):
-    words = "--mu-price-per-hour 20 --mu-commitment 6-months --mu-input-tpm 60000 --mu-output-tpm 12000 --max-units 1"
+    words = "--mu-price-per-hour 2 --mu-commitment 6-months --mu-input-tpm 60000 --mu-output-tpm 12000 --max-units 1"
     option = report(f"{PROFILE} {API} {words}")["options"][1]
     assert option["name"] == "provisioned, 1 x, 6 months"
     assert option["commitment_months"] == 6
-    assert option["usd_per_month"] == pytest.approx(20 * 730)
+    assert option["usd_per_month"] == pytest.approx(2 * 730)
 
 
 def test_own_prices_and_an_own_load_are_what_is_counted(tmp_path, report):
