@@ -79,7 +79,7 @@ def _endpoint(words: Sequence[str], environ: Mapping[str, str]) -> int:
         account = _open(options.region, environ, place_of(request.container.role_arn, "").account)
         if options.upload is not None:
             carry_out(options.upload, account, _tell)
-        _apply(deployment, account, options.deadline_s)
+        _apply(deployment, account, options.deadline_s, before=[options.upload.uri] if options.upload else ())
     return 0
 
 
@@ -127,8 +127,9 @@ def _open(region: str | None, environ: Mapping[str, str], number: str) -> Accoun
     return account
 
 
-def _apply(deployment: Deployment, account: Account, deadline_s: float) -> Mapping[str, Mapping[str, Any]]:
-    applied = apply(deployment, account, Waiting(account, _tell, deadline_s=deadline_s, poll_s=_POLL_S), _tell)
+def _apply(deployment: Deployment, account: Account, deadline_s: float, before: Sequence[str] = ()) -> Mapping[str, Mapping[str, Any]]:
+    waiting = Waiting(account, _tell, deadline_s=deadline_s, poll_s=_POLL_S)
+    applied = apply(deployment, account, waiting, _tell, before=before)
     print(f"{deployment.name}: {applied.num_changes} changes" if applied.num_changes else f"{deployment.name}: nothing to change")
     return applied.found
 

@@ -3,7 +3,7 @@
 Each resource is looked at first, so a run that was interrupted goes on where it stopped, and a second one changes nothing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,15 +27,17 @@ class Applied:
     found: Mapping[str, Mapping[str, Any]]
 
 
-def apply(deployment: Deployment, account: Account, waiting: Waiting, tell: Callable[[str], None]) -> Applied:
-    """Raises DeployError: what failed, why, and what is left behind."""
+def apply(
+    deployment: Deployment, account: Account, waiting: Waiting, tell: Callable[[str], None], *, before: Sequence[str] = ()
+) -> Applied:
+    """`before`: what was made for it already. Raises DeployError: what failed, why, and what is left behind."""
     run = _Run(deployment, account, waiting, tell)
     try:
         run.prune()
         for resource in deployment.resources:
             run.bring(resource)
     except DeployError as error:
-        left = ", ".join(run.found) or "nothing"
+        left = ", ".join([*before, *run.found]) or "nothing"
         raise DeployError(
             f"{error}. There are: {left}; the same command goes on, `tokenport deploy destroy {deployment.name}` takes all away"
         ) from error
@@ -71,8 +73,7 @@ class _Run:
             self._refuse_foreign(endpoint, found)
             for present in find_attached(self._account, endpoint.name):
                 if present.title not in wanted:
-                    for call in present.removal:
-                        self._account.attempt(call)
+                    self._account.attempt(present.removal)
                     self._changed(f"{present.title}: no longer asked for, deleted")
 
     def bring(self, resource: Resource) -> None:

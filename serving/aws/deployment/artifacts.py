@@ -81,13 +81,14 @@ def delete_uploaded(account: Account, uri: str) -> int:
     listed = _read_list(account, bucket, list_key)
     if listed is None:
         return 0
-    keys = [*listed, list_key]
-    for start in range(0, len(keys), _MAX_DELETED_AT_ONCE):
-        objects = [{"Key": key} for key in keys[start : start + _MAX_DELETED_AT_ONCE]]
+    for start in range(0, len(listed), _MAX_DELETED_AT_ONCE):
+        objects = [{"Key": key} for key in listed[start : start + _MAX_DELETED_AT_ONCE]]
         answer = account.send(Call("s3", "DeleteObjects", {"Bucket": bucket, "Delete": {"Objects": objects, "Quiet": True}}))
         if errors := answer.get("Errors"):
             raise DeployError(f"{len(errors)} objects of {uri} are left: S3 answers {errors[0].get('Code')} for {errors[0].get('Key')}")
-    return len(keys)
+    # The list last: what was not deleted is found again.
+    account.send(Call("s3", "DeleteObject", {"Bucket": bucket, "Key": list_key}))
+    return len(listed) + 1
 
 
 def split_uri(option: str, uri: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from serving.aws.deployment.endpoint_request import VARIANT, Batch, Components, 
 from serving.aws.deployment.rollback import alarm_resources, blue_green, rolling
 
 ENDPOINT_STATUS = Status("EndpointStatus", frozenset({"InService"}), frozenset({"Failed", "UpdateRollbackFailed"}), "FailureReason")
-JOB_STATUS = Status("TransformJobStatus", frozenset({"Completed", "Stopped"}), frozenset({"Failed"}), "FailureReason")
+JOB_STATUS = Status("TransformJobStatus", frozenset({"Completed"}), frozenset({"Failed", "Stopped"}), "FailureReason")
 COMPONENT_STATUS = Status("InferenceComponentStatus", frozenset({"InService"}), frozenset({"Failed"}), "FailureReason")
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.aws.deployment.endpoint_request import Traffic
-from serving.aws.deployment.option_types import INSTANCE_TYPE, NAME, ROLE_ARN, S3_URI, bounded, variable
+from serving.aws.deployment.option_types import INSTANCE_TYPE, NAME, ROLE_ARN, S3_URI, UPLOAD_URI, bounded, variable
 from serving.planner.commands.one_line_parser import OneLineParser
 
 DEFAULT_DEADLINE_S = 5400
@@ -19,7 +19,7 @@ def endpoint_parser() -> OneLineParser:
     add = parser.add_argument
     add("--name", required=True, type=NAME, metavar="NAME", help="of the deployment and the endpoint")
     add("--model", required=True, metavar="S3-OR-FOLDER", help="s3://bucket/prefix of the files, .tar.gz, or a folder for --upload")
-    add("--upload", type=S3_URI, metavar="S3", help="where to put the folder; the same contents are sent once")
+    add("--upload", type=UPLOAD_URI, metavar="S3", help="where to put the folder; the same contents are sent once")
     add("--image-uri", required=True, metavar="URI", help="of the container, in ECR")
     add("--role", required=True, type=ROLE_ARN, metavar="ARN", help="execution role of the container (--policies prints what it needs)")
     add("--instance-type", type=INSTANCE_TYPE, metavar="TYPE", help="such as ml.g6.2xlarge (default: the plan's)")

@@ -15,6 +15,7 @@ VARIANT = "AllTraffic"
 _GPU_FAMILIES = ("ml.g", "ml.p")
 _MAX_ENVIRONMENT = 100
 _MAX_VARIABLE_BYTES = 1024
+_MAX_ENVIRONMENT_BYTES = 32 * 2**10
 
 
 @dataclass(frozen=True)
@@ -173,3 +174,6 @@ def _check_environment(environment: Mapping[str, str]) -> None:
     for name, value in environment.items():
         if max(len(name.encode()), len(value.encode())) > _MAX_VARIABLE_BYTES:
             raise DeployError(f"--env {name} is longer than the {_MAX_VARIABLE_BYTES} bytes that SageMaker takes for a name or a value")
+    num_bytes = sum(len(f"{name}{value}".encode()) for name, value in environment.items())
+    if num_bytes > _MAX_ENVIRONMENT_BYTES:
+        raise DeployError(f"the variables by --env have {num_bytes} bytes together: SageMaker takes {_MAX_ENVIRONMENT_BYTES}")

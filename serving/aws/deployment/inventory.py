@@ -16,11 +16,11 @@ from serving.aws.deployment.rollback import ALARM_SUFFIXES
 
 @dataclass(frozen=True)
 class Found:
-    """One resource, and the calls that take it away. `find` is given for what goes slowly, `status` says how far that is."""
+    """One resource, and the call that takes it away. `find` is given for what goes slowly, `status` says how far that is."""
 
     kind: Kind
     name: str
-    removal: tuple[Call, ...]
+    removal: Call
     find: Lookup | None = None
     status: Status | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -84,8 +84,8 @@ def _scaling(account: Account, name: str) -> Iterator[Found]:
         )
         for policy in account.send(policies)["ScalingPolicies"]:
             delete = {"PolicyName": policy["PolicyName"], **target_key(name, is_component=is_component)}
-            yield Found("scaling-policy", policy["PolicyName"], (Call("application-autoscaling", "DeleteScalingPolicy", delete),))
-        yield Found("scalable-target", target["ResourceId"], (deregister(name, is_component=is_component),))
+            yield Found("scaling-policy", policy["PolicyName"], Call("application-autoscaling", "DeleteScalingPolicy", delete))
+        yield Found("scalable-target", target["ResourceId"], deregister(name, is_component=is_component))
 
 
 def _components(account: Account, name: str, endpoint: Mapping[str, Any]) -> Iterator[Found]:
@@ -101,7 +101,7 @@ def _components(account: Account, name: str, endpoint: Mapping[str, Any]) -> Ite
 
 def _slow(kind: Kind, name: str, key: str, noun: str, status: Status) -> Found:
     parameters = {key: name}
-    removal = (Call("sagemaker", f"Delete{noun}", parameters),)
+    removal = Call("sagemaker", f"Delete{noun}", parameters)
     return Found(kind, name, removal, find=Lookup(Call("sagemaker", f"Describe{noun}", parameters)), status=status)
 
 
@@ -109,7 +109,7 @@ def _alarms(account: Account, name: str) -> Iterator[Found]:
     names = [f"{name}-{suffix}" for suffix in ALARM_SUFFIXES]
     for alarm in account.send(Call("cloudwatch", "DescribeAlarms", {"AlarmNames": names}))["MetricAlarms"]:
         if tags_of(account, "alarm", alarm).get(TAG) == name:
-            yield Found("alarm", alarm["AlarmName"], (Call("cloudwatch", "DeleteAlarms", {"AlarmNames": [alarm["AlarmName"]]}),))
+            yield Found("alarm", alarm["AlarmName"], Call("cloudwatch", "DeleteAlarms", {"AlarmNames": [alarm["AlarmName"]]}))
 
 
 def _versions(account: Account, name: str) -> Iterator[Found]:
@@ -127,15 +127,15 @@ def _versions(account: Account, name: str) -> Iterator[Found]:
                 continue
             tags = tags_of(account, kind, item)
             if tags.get(TAG) == name:
-                yield Found(kind, item[key], (Call("sagemaker", removal, {key: item[key]}),), tags=tags)
+                yield Found(kind, item[key], Call("sagemaker", removal, {key: item[key]}), tags=tags)
 
 
 def _function(account: Account, name: str) -> Iterator[Found]:
     key = {"FunctionName": name}
     found = account.attempt(Call("lambda", "GetFunction", key))
     if found is not None and tags_of(account, "function", found["Configuration"]).get(TAG) == name:
-        yield Found("function-url", name, (Call("lambda", "DeleteFunctionUrlConfig", key),))
-        yield Found("function", name, (Call("lambda", "DeleteFunction", key),))
+        yield Found("function-url", name, Call("lambda", "DeleteFunctionUrlConfig", key))
+        yield Found("function", name, Call("lambda", "DeleteFunction", key))
 
 
 def _role(account: Account, name: str) -> Iterator[Found]:
@@ -143,5 +143,5 @@ def _role(account: Account, name: str) -> Iterator[Found]:
     found = account.attempt(Call("iam", "GetRole", key))
     if found is not None and tags_of(account, "role", found["Role"]).get(TAG) == name:
         for policy in account.listed(Call("iam", "ListRolePolicies", key), "PolicyNames"):
-            yield Found("role-policy", policy, (Call("iam", "DeleteRolePolicy", {**key, "PolicyName": policy}),))
-        yield Found("role", role_name(name), (Call("iam", "DeleteRole", key),))
+            yield Found("role-policy", policy, Call("iam", "DeleteRolePolicy", {**key, "PolicyName": policy}))
+        yield Found("role", role_name(name), Call("iam", "DeleteRole", key))

@@ -53,3 +53,7 @@ ACCOUNT = matching(r"\d{12}", "an account's number: twelve digits")
 LAYER_ARN = matching(r"arn:[a-z-]+:lambda:[a-z0-9-]+:\d{12}:layer:[a-zA-Z0-9-_]+:\d+", "a layer version's ARN")
 INSTANCE_TYPE = matching(r"ml\.[a-z0-9-]+\.[a-z0-9]+", "an instance type of SageMaker: ml.g6.2xlarge is")
 S3_URI = matching(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", "an S3 location: s3://bucket/prefix is")
+UPLOAD_URI = matching(
+    r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w./=+@-]{0,100})?",
+    "an S3 location that a tag can hold: s3://bucket/prefix is, of letters, digits and ./=+@-_",
+)

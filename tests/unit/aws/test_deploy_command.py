@@ -101,6 +101,7 @@ def test_policies_and_templates_need_no_credentials_either(capsys, tmp_path):
         (["endpoint", *PLAIN, "--name", "x" * 60], "at most 52"),
         (["endpoint", *PLAIN, "--startup-timeout-s", "30"], "30 is out of range; 60 to 3600"),
         (["endpoint", *PLAIN, "--role", "execution"], "'execution' is not a role's ARN"),
+        (["endpoint", *PLAIN, "--upload", "s3://BUCKET/PREFIX/"], "s3://bucket/prefix is"),
         (["endpoint", *PLAIN, "--env", "A"], "'A' is not KEY=VALUE"),
         (["endpoint", *PLAIN, "--instance-type", "g6.xlarge"], "ml.g6.2xlarge is"),
         (["lambda", *FUNCTION, "--timeout-s", "901"], "30 to 900"),

@@ -72,6 +72,17 @@ def test_destroy_deletes_what_was_uploaded_only_when_told(aws, bucket, folder, d
     assert (keys(bucket) == {"models/chat/other"}) is delete_artifacts
 
 
+def test_a_removal_that_was_stopped_still_finds_what_was_uploaded(aws, bucket, folder):
+    carry_out(plan_upload(folder, "s3://bucket/models", "chat"), aws.account, aws.lines.append)
+    aws.apply(uploaded(folder))
+    aws.refused["DeleteObjects"] = "not now"
+    with pytest.raises(DeployError, match="Left behind: model chat-"):
+        aws.destroy("chat", delete_artifacts=True)
+    aws.refused.clear()
+    aws.destroy("chat", delete_artifacts=True)
+    assert keys(bucket) == {"models/chat/other"}
+
+
 def test_artefacts_that_were_there_are_never_deleted(aws, bucket):
     bucket.put_object(Bucket="bucket", Key="llama/config.json", Body=b"{}")
     aws.apply(endpoint())
