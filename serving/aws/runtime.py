@@ -15,7 +15,7 @@ import botocore.session
 import yarl
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ParamValidationError
+from botocore.exceptions import BotoCoreError, NoRegionError, ParamValidationError
 from botocore.httpsession import get_cert_path
 
 from serving.aws.errors import service_error
@@ -31,7 +31,7 @@ class Runtime:
     """`service` is botocore's name of it. `who` begins the sentences of its errors. Without `region` it is the environment's.
 
     Raises:
-        StartError: no region, an unknown profile, or an address that is none.
+        StartError: no region, an unknown profile, an address that is none, or certificates that cannot be read.
     """
 
     def __init__(self, service: str, who: str, region: str | None, endpoint_url: str | None) -> None:
@@ -41,10 +41,13 @@ class Runtime:
             self._client = session.create_client(
                 service, region_name=region, endpoint_url=endpoint_url, config=Config(retries={"total_max_attempts": 1})
             )
-        except (BotoCoreError, ValueError) as error:
+            # The same certificates that botocore takes.
+            self._tls = ssl.create_default_context(cafile=get_cert_path(session.get_config_variable("ca_bundle") or True))
+        except NoRegionError as error:
+            raise StartError(f"{who} cannot be asked: no AWS region is known; name it, or set AWS_DEFAULT_REGION") from error
+        except (BotoCoreError, ValueError, OSError) as error:
             raise StartError(f"{who} cannot be asked: {error}") from error
         self._client.meta.events.register("before-send", _stop_before_sending)
-        self._ca_bundle = get_cert_path(session.get_config_variable("ca_bundle") or True)
         self._http: aiohttp.ClientSession | None = None
 
     @contextlib.asynccontextmanager
@@ -81,8 +84,8 @@ class Runtime:
 
     def _session(self) -> aiohttp.ClientSession:
         if self._http is None:
-            # The same certificates and proxies that botocore takes. How many may run at once is decided where they are admitted.
-            connector = aiohttp.TCPConnector(limit=0, ssl=ssl.create_default_context(cafile=self._ca_bundle))
+            # How many may run at once is decided where they are admitted. The proxies are the environment's, as botocore has them.
+            connector = aiohttp.TCPConnector(limit=0, ssl=self._tls)
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S)
             self._http = aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=True)
         return self._http

@@ -22,6 +22,8 @@ from serving.engine.interface import Engine, RemoteModel
 from serving.errors import SettingsError
 from serving.settings import Settings
 
+_REGION = "AWS_REGION"
+"""SageMaker and Lambda set it; botocore looks at AWS_DEFAULT_REGION only."""
 _JUDGED = {"messages": [{"role": "user", "content": "hi"}], "logprobs": True, "top_logprobs": 2}
 
 
@@ -58,9 +60,9 @@ def _model(tier: TierConfig, local: Engine, seconds: Mapping[str, SecondEngine],
         case OpenAITier():
             return _openai_model(who, tier, environ)
         case SageMakerTier():
-            return SageMakerModel(tier.endpoint, tier.component, model=tier.model, region=tier.region, who=who)
+            return SageMakerModel(tier.endpoint, tier.component, model=tier.model, region=tier.region or environ.get(_REGION), who=who)
         case BedrockTier():
-            return BedrockModel(tier.model, region=tier.region, who=who)
+            return BedrockModel(tier.model, region=tier.region or environ.get(_REGION), who=who)
 
 
 def _openai_model(who: str, tier: OpenAITier, environ: Mapping[str, str]) -> OpenAIModel:

@@ -66,7 +66,7 @@ def read_options(words: Sequence[str], environ: Mapping[str, str], stdin: TextIO
         target=target,
         body=_body(given, _prompt(parser, given.prompt, stdin)),
         model=given.model,
-        region=given.region,
+        region=given.region or environ.get("AWS_REGION"),
         api_key=_api_key(parser, given.api_key_env, environ),
         route=given.route or "chat",
         timeout_s=given.timeout,
@@ -84,7 +84,7 @@ def _parser() -> OneLineParser:
     add("--max-tokens", type=_count, metavar="N", help="tokens of the answer at most (default: the other side's)")
     add("--temperature", type=_temperature, metavar="T", help="0 for the likeliest tokens (default: the other side's)")
     add("--model", metavar="NAME", help="the model's name at the target (default: a server's first, an endpoint's only one)")
-    add("--region", help="AWS region (default: boto3's own chain)")
+    add("--region", help="AWS region (default: AWS_REGION, AWS_DEFAULT_REGION or the profile's)")
     add("--api-key-env", metavar="NAME", help="environment variable with the server's API key; of several keys, the first")
     add("--route", choices=("chat", "invocations"), help="of a server: /v1/chat/completions, or /invocations (default: chat)")
     add("--timeout", type=_seconds, default=300.0, metavar="S", help="seconds for the whole answer (default: 300)")

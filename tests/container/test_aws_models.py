@@ -16,6 +16,7 @@ from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
 from container.conformance.runtime.event_stream import encode_payload_part
+from serving.aws.bedrock_model import BedrockModel
 from serving.errors import BodyTooLarge, InvalidRequest, StartError, TierFailure
 from tests.container.aws_service import (
     BODY,
@@ -348,6 +349,19 @@ async def test_an_address_that_is_none_stops_the_start(name):
     with pytest.raises(StartError, match="not an address"):
         async with model_at(name, "not an address"):
             pass
+
+
+@pytest.mark.parametrize("name", SERVICES)
+async def test_certificates_that_cannot_be_read_stop_the_start(name, service, monkeypatch):
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/no/such/file")
+    with pytest.raises(StartError, match="No such file"):
+        async with model_at(name, service.url):
+            pass
+
+
+def test_without_a_region_nothing_is_started():
+    with pytest.raises(StartError, match="AWS_DEFAULT_REGION"):
+        BedrockModel(MODEL_ID)
 
 
 @pytest.mark.parametrize(

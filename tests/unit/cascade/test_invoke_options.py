@@ -65,6 +65,11 @@ def test_the_key_is_the_first_that_the_named_variable_holds():
     assert read("http://h:1", "hello", KEYS="one", TOKENPORT_API_KEY="one").api_key is None
 
 
+def test_the_region_is_the_one_given_or_the_environments():
+    assert read("bedrock:m", "a", AWS_REGION="eu-west-1").region == "eu-west-1"
+    assert read("bedrock:m", "a", "--region", "us-east-1", AWS_REGION="eu-west-1").region == "us-east-1"
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
