@@ -19,12 +19,13 @@ from serving.aws.deployment.destroy import destroy
 from serving.aws.deployment.endpoint_description import describe_endpoint
 from serving.aws.deployment.endpoint_options import read_options as read_endpoint
 from serving.aws.deployment.endpoint_parser import DEFAULT_DEADLINE_S
+from serving.aws.deployment.inventory import find_all
 from serving.aws.deployment.lambda_description import describe_function
 from serving.aws.deployment.lambda_options import read_options as read_function
 from serving.aws.deployment.lambda_package import build_package
 from serving.aws.deployment.option_types import NAME, bounded
 from serving.aws.deployment.policies import caller_policy, execution_policy, function_policy, place_of, trust_policy
-from serving.aws.deployment.showing import shown
+from serving.aws.deployment.showing import shown, shown_call
 from serving.aws.deployment.waiting import Waiting
 from serving.planner.commands.one_line_parser import OneLineParser
 
@@ -113,8 +114,12 @@ def _destroy(words: Sequence[str], environ: Mapping[str, str]) -> int:
     parser.add_argument("--region", metavar="REGION", help="else AWS_REGION, AWS_DEFAULT_REGION or the profile's")
     parser.add_argument("--delete-artifacts", action="store_true", help="also what it uploaded to S3")
     parser.add_argument("--deadline-s", type=bounded(1), default=DEFAULT_DEADLINE_S, metavar="S", help="for all waiting together")
+    parser.add_argument("--dry-run", action="store_true", help="look, and print the calls that would delete it, as JSON")
     given = parser.namespace(words)
     account = open_account(settled_region(given.region, environ))
+    if given.dry_run:
+        _print_json({"deployment": given.name, "calls": [shown_call(found.removal) for found in find_all(account, given.name)]})
+        return 0
     waiting = Waiting(account, _tell, deadline_s=given.deadline_s, poll_s=_POLL_S)
     num_deleted = destroy(given.name, account, waiting, _tell, delete_artifacts=given.delete_artifacts)
     print(f"{given.name}: {num_deleted} resources deleted" if num_deleted else f"{given.name}: there is nothing of it")

@@ -11,7 +11,7 @@ from serving.aws.deployment.endpoint_request import Batch, Components, Container
 from serving.aws.deployment.plan_values import PlanValues, read_plan
 from serving.errors import DeployError
 
-_MAX_NUM_SEQS = "TOKENPORT_MAX_NUM_SEQS"
+_MAX_NUM_SEQS, _DATA_PARALLEL_SIZE = "TOKENPORT_MAX_NUM_SEQS", "TOKENPORT_DATA_PARALLEL_SIZE"
 _OF_ENDPOINTS = ("max_instances", "startup_timeout_s", "download_timeout_s", "volume_gb")
 _OF_FLEETS = ("traffic", "traffic_percent", "termination_wait_s")
 _OF_UPDATES = ("traffic_wait_s", "rollback_errors", "rollback_latency_ms")
@@ -120,10 +120,16 @@ def _scaling(given: Any, environment: Mapping[str, str]) -> Scaling | None:
         if given.metrics_namespace is not None:
             raise DeployError(f"--metrics-namespace {given.metrics_namespace} is for --target-tokens")
         return None
-    max_num_seqs = environment.get(_MAX_NUM_SEQS)
-    if max_num_seqs is not None and not max_num_seqs.isdecimal():
-        raise DeployError(f"--env {_MAX_NUM_SEQS}={max_num_seqs} is no number")
-    return Scaling(given.target_concurrency, given.target_tokens, given.metrics_namespace, int(max_num_seqs) if max_num_seqs else None)
+    max_num_seqs, num_engines = (_number(environment, name) for name in (_MAX_NUM_SEQS, _DATA_PARALLEL_SIZE))
+    limit = None if max_num_seqs is None else max_num_seqs * (num_engines or 1)
+    return Scaling(given.target_concurrency, given.target_tokens, given.metrics_namespace, limit)
+
+
+def _number(environment: Mapping[str, str], name: str) -> int | None:
+    value = environment.get(name)
+    if value is not None and not value.isdecimal():
+        raise DeployError(f"{name}={value} is no whole number")
+    return None if value is None else int(value)
 
 
 def _traffic(given: Any) -> Traffic:

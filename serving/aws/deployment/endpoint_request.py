@@ -64,7 +64,7 @@ class Components:
 @dataclass(frozen=True)
 class Scaling:
     """What a copy (or an instance) should carry: requests at once, outstanding tokens, or both, the more demanding of which then holds.
-    `max_num_seqs` is how many sequences the engine runs at once, None where nobody said."""
+    `max_num_seqs` is how many sequences its engines run at once, None where nobody said."""
 
     target_concurrency: float | None = None
     target_tokens: float | None = None

@@ -14,12 +14,13 @@ def shown(deployment: Deployment, before: Iterable[Call] = ()) -> dict[str, Any]
     changes = [call for resource in deployment.resources for call in (resource.before_update, resource.update) if call is not None]
     return {
         "deployment": deployment.name,
-        "calls": [_shown_call(call) for call in calls],
-        "when_it_differs": [_shown_call(call) for call in changes],
+        "calls": [shown_call(call) for call in calls],
+        "when_it_differs": [shown_call(call) for call in changes],
     }
 
 
-def _shown_call(call: Call) -> dict[str, Any]:
+def shown_call(call: Call) -> dict[str, Any]:
+    """One call."""
     return {"service": call.service, "operation": call.operation, "parameters": redact("", _shown(call.parameters))}
 
 

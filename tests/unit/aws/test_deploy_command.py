@@ -168,6 +168,8 @@ def test_the_command_deploys_changes_nothing_again_and_destroys(server, tmp_path
     keys = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "SECRETEXAMPLE", "region_name": "us-east-1"}
     sagemaker = boto3.client("sagemaker", endpoint_url=server.endpoint, **keys)
     assert sagemaker.describe_endpoint(EndpointName="chat")["EndpointStatus"] == "InService"
+    would_go = json.loads(tokenport(server, "destroy", "chat", "--dry-run").stdout)["calls"]
+    assert [call["operation"] for call in would_go][-2:] == ["DeleteEndpointConfig", "DeleteModel"]
     gone = tokenport(server, "destroy", "chat", "--delete-artifacts")
     assert gone.stdout == "chat: 6 resources deleted\n", gone.stderr
     assert sagemaker.list_models()["Models"] == []

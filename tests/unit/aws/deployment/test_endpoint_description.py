@@ -163,6 +163,7 @@ def test_a_batch_is_a_job_over_lines_and_no_endpoint():
     ("words", "told"),
     [
         ((*SCALED, "--target-concurrency", "65"), "max_num_seqs 64"),
+        ((*SCALED, "--env", "TOKENPORT_DATA_PARALLEL_SIZE=2", "--target-concurrency", "129"), "max_num_seqs 128"),
         (("--max-instances", "2"), "--target-concurrency"),
         (("--target-concurrency", "2"), "--max-instances"),
         (("--max-instances", "2", "--target-tokens", "5"), "--metrics-namespace"),
@@ -186,6 +187,7 @@ def test_a_batch_is_a_job_over_lines_and_no_endpoint():
         (("--env", "A=1", "--env", "A=2"), "twice"),
         (("--max-instances", "2", *TOKENS, "--env", "TOKENPORT_EMF_NAMESPACE=Own"), "set by --metrics-namespace"),
         (("--env", f"A={'x' * 1025}"), "1024 bytes"),
+        ([word for number in range(40) for word in ("--env", f"A{number}={'x' * 1000}")], "SageMaker takes 32768"),
         (("--model", "/nowhere"), "--upload"),
         (("--upload", "s3://bucket/x"), "in S3 already"),
     ],
