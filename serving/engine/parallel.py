@@ -9,24 +9,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving.errors import SettingsError
+from serving.planner.division import PADDED_ARCHITECTURES, why_model_not_padded
 from serving.planner.model_shape import ModelShape, num_experts, read_shape, text_config
 from serving.planner.sharding import divides
 
 AUTO = "auto"
 SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "prefill_context_parallel_size", "data_parallel_size")
-_ARCHITECTURES = {
-    "llama": "LlamaForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "mistral": "MistralForCausalLM",
-    "phi3": "Phi3ForCausalLM",
-}
-"""Model types whose attention and MLP `padding.py` knows, each with the one architecture of vLLM's that is built of them."""
-_SPLIT_LIKE_LLAMA = _ARCHITECTURES.keys() | {"gemma", "gemma2", "granite", "olmo", "olmo2", "starcoder2"}
+_SPLIT_LIKE_LLAMA = PADDED_ARCHITECTURES.keys() | {"gemma", "gemma2", "granite", "olmo", "olmo2", "starcoder2"}
 """Model types whose KV heads and MLP vLLM divides as `LlamaForCausalLM` does."""
 _PADDING_LOADERS = ("auto", "hf", "safetensors", "fastsafetensors", "instanttensor", "npcache", "pt", "dummy")
 """Load formats whose weights pass through vLLM's `DefaultModelLoader`, or that load none."""
-_PADDING_QUANTIZATIONS = (None, "int8", "fp8", "compressed-tensors")
 
 
 def check_parallel_sizes(config: Mapping[str, Any], engine: Mapping[str, Any], *, on_cpu: bool) -> None:
@@ -75,17 +67,10 @@ def _check_division(config: Mapping[str, Any], engine: Mapping[str, Any], size: 
 def why_not_padded(config: Mapping[str, Any], engine: Mapping[str, Any]) -> str | None:
     """Why zeros cannot fill up this model's heads or MLP under these settings; None if they can. The end of a sentence."""
     config = overridden(config, engine)
-    if config.get("architectures") != [_ARCHITECTURES.get(str(config.get("model_type")))]:
-        return f"that is known of {', '.join(_ARCHITECTURES.values())} only"
-    if shape_of(config, engine) is None:
-        return "config.json does not say all sizes"
-    activation = config.get("hidden_act", "silu")  # what transformers takes for all of these
-    if activation != "silu":
-        return f"its MLP has the activation {activation}, not silu"
-    for name in ("dual_chunk_attention_config", "qk_norm"):
-        if config.get(name):
-            return f"it has {name}"
-    return _why_not_loaded(engine) or _why_not_quantized(config, engine)
+    why = why_model_not_padded(config, engine.get("quantization"))
+    if why is None and shape_of(config, engine) is None:
+        why = "config.json does not say all sizes"
+    return why or _why_not_loaded(engine)
 
 
 def _why_not_loaded(engine: Mapping[str, Any]) -> str | None:
@@ -101,20 +86,6 @@ def _why_not_loaded(engine: Mapping[str, Any]) -> str | None:
         return "speculative_config names a second model; unset it"
     if not isinstance(engine.get("hf_overrides", {}), Mapping):
         return "hf_overrides is not a JSON object"
-    return None
-
-
-def _why_not_quantized(config: Mapping[str, Any], engine: Mapping[str, Any]) -> str | None:
-    """Numbers of 8 bits with a scale for each row, or for all, are padded like any others; packed ones and blocks of them are not."""
-    if engine.get("quantization") not in _PADDING_QUANTIZATIONS:
-        return f"quantization={engine['quantization']} packs the weights"
-    quantized = config.get("quantization_config")
-    if not quantized:
-        return None
-    groups = [group.get("weights") or {} for group in (quantized.get("config_groups") or {}).values()]
-    is_plain = groups and all(group.get("num_bits") == 8 and group.get("strategy") in ("channel", "tensor") for group in groups)
-    if quantized.get("quant_method") != "compressed-tensors" or not is_plain or quantized.get("format") == "pack-quantized":
-        return f"the checkpoint is quantized with {quantized.get('quant_method')}, which is not 8 bits with a scale for each row"
     return None
 
 

@@ -16,7 +16,8 @@ PADDED_ARCHITECTURES = {
     "mistral": "MistralForCausalLM",
     "phi3": "Phi3ForCausalLM",
 }
-"""Model types whose attention and MLP can be filled up with zeros, each with the one architecture of vLLM's that is built of them."""
+"""Model types whose attention and MLP can be filled up with zeros (serving/engine/padding.py), each with the one architecture of vLLM's
+that is built of them."""
 _PADDED_QUANTIZATIONS = (None, "int8", "fp8", "compressed-tensors")
 
 
@@ -30,7 +31,7 @@ def sharding_of(model: Model, num_ranks: int, *, quantization: str | None, num_e
     shape = model.shape
     if _divides(model, num_ranks, slices):
         return Sharding(shape, num_ranks, shape.num_kv_heads, shape.heads_per_kv, 1, shape.intermediate_size)
-    why = why_not_padded(model.config, quantization)
+    why = why_model_not_padded(model.config, quantization)
     if why is None:
         # Weighed for a sequence at full context, whatever is served: the same model is always padded alike.
         return plan(shape, num_ranks, num_tokens=shape.max_context)
@@ -41,7 +42,7 @@ def sharding_of(model: Model, num_ranks: int, *, quantization: str | None, num_e
     )
 
 
-def why_not_padded(config: Mapping[str, Any], quantization: str | None) -> str | None:
+def why_model_not_padded(config: Mapping[str, Any], quantization: str | None) -> str | None:
     """Why zeros cannot fill up the heads or the MLP of the model; None if they can. The end of a sentence."""
     if config.get("architectures") != [PADDED_ARCHITECTURES.get(str(config.get("model_type")))]:
         return f"that is known of {', '.join(PADDED_ARCHITECTURES.values())} only"
