@@ -3,6 +3,7 @@
 Nothing is sent twice: a generation that is slow would be paid for again. The caller is told to come back instead.
 """
 
+import contextlib
 import time
 import uuid
 from collections.abc import Generator
@@ -51,28 +52,11 @@ class Bedrock:
         try:
             if request.stream:
                 stream = self._client.converse_stream(**request.parameters)["stream"]
-                return Answer("text/event-stream", self._events(stream, request_id, ends_at))
+                return Answer("text/event-stream", chunks(self._who, stream, ChunkWriter(self._who, self._model, request_id), ends_at))
             answer = self._client.converse(**request.parameters)
         except (exceptions.ClientError, exceptions.BotoCoreError) as error:
             raise refusal(self._who, error) from error
         return Answer("application/json", _whole(completion(self._who, self._model, request_id, answer)))
-
-    def _events(self, stream: Any, request_id: str, ends_at: float) -> Generator[bytes, None, None]:
-        writer = ChunkWriter(self._who, self._model, request_id)
-        try:
-            for event in stream:
-                _check_time(self._who, ends_at)
-                ((name, contents),) = event.items()
-                chunk = writer.take(name, contents)
-                if chunk is not None:
-                    yield f"data: {chunk}\n\n".encode()
-        except (exceptions.ClientError, exceptions.BotoCoreError) as error:
-            raise refusal(self._who, error) from error
-        finally:
-            stream.close()
-        if not writer.is_finished:
-            raise TierFailure(f"{self._who} ended its stream without saying why", reason="broken")
-        yield b"data: [DONE]\n\n"
 
 
 class Endpoint:
@@ -91,17 +75,40 @@ class Endpoint:
             answer = self._client.invoke_endpoint_with_response_stream(**self._target, Body=raw, ContentType=content_type)
         except (exceptions.ClientError, exceptions.BotoCoreError) as error:
             raise refusal(self._who, error) from error
-        return Answer(answer.get("ContentType", "application/json"), self._parts(answer["Body"], ends_at))
+        return Answer(answer.get("ContentType", "application/json"), parts(self._who, answer["Body"], ends_at))
 
-    def _parts(self, stream: Any, ends_at: float) -> Generator[bytes, None, None]:
-        try:
-            for event in stream:
-                _check_time(self._who, ends_at)
-                yield event["PayloadPart"]["Bytes"]
-        except (exceptions.ClientError, exceptions.BotoCoreError) as error:
-            raise refusal(self._who, error) from error
-        finally:
-            stream.close()
+
+def chunks(who: str, stream: Any, writer: ChunkWriter, ends_at: float) -> Generator[bytes, None, None]:
+    """ConverseStream's events as server-sent events, as they come; `ends_at` on the monotonic clock. Raises RequestError among them."""
+    with contextlib.closing(_events(who, stream, ends_at)) as events:
+        for event in events:
+            ((name, contents),) = event.items()
+            chunk = writer.take(name, contents)
+            if chunk is not None:
+                yield f"data: {chunk}\n\n".encode()
+    if not writer.is_finished:
+        raise TierFailure(f"{who} ended its stream without saying why", reason="broken")
+    yield b"data: [DONE]\n\n"
+
+
+def parts(who: str, stream: Any, ends_at: float) -> Generator[bytes, None, None]:
+    """The bytes of an endpoint's answer, as they come. Raises RequestError among them."""
+    with contextlib.closing(_events(who, stream, ends_at)) as events:
+        for event in events:
+            yield event["PayloadPart"]["Bytes"]
+
+
+def _events(who: str, stream: Any, ends_at: float) -> Generator[dict[str, Any], None, None]:
+    """Closes `stream` at its end, also where nobody wants the rest."""
+    try:
+        for event in stream:
+            if time.monotonic() > ends_at:
+                raise TierFailure(f"{who} did not finish in the function's time", reason="timeout")
+            yield event
+    except (exceptions.ClientError, exceptions.BotoCoreError) as error:
+        raise refusal(who, error) from error
+    finally:
+        stream.close()
 
 
 def refusal(who: str, error: Exception) -> RequestError:
@@ -120,11 +127,6 @@ def refusal(who: str, error: Exception) -> RequestError:
 
 def _whole(body: bytes) -> Generator[bytes, None, None]:
     yield body
-
-
-def _check_time(who: str, ends_at: float) -> None:
-    if time.monotonic() > ends_at:
-        raise TierFailure(f"{who} did not finish in the function's time", reason="timeout")
 
 
 def _client(service: str, region: str, timeout_s: float) -> Any:

@@ -18,7 +18,10 @@ import openai
 import pytest
 
 from container.conformance.runtime.event_stream import encode_exception, encode_message, encode_payload_part
+from serving.aws.bedrock_answer import ChunkWriter
 from serving.aws.deployment.lambda_package import build_package
+from serving.aws.lambda_function.models import chunks, parts
+from serving.errors import TierFailure
 from tests.conftest import free_port
 
 DEADLINE_S = 60
@@ -241,6 +244,28 @@ def test_when_the_client_leaves_nothing_more_is_read(client, upstream):
         next(answer.iter_lines())
     upstream.gate.set()
     assert upstream.is_left.wait(DEADLINE_S)
+
+
+class Events(list):
+    is_closed = False
+
+    def close(self):
+        self.is_closed = True
+
+
+def test_an_answer_that_outlasts_the_function_says_so_instead_of_being_cut():
+    stream = Events([{"messageStart": {"role": "assistant"}}])
+    with pytest.raises(TierFailure, match="in the function's time"):
+        list(chunks("it", stream, ChunkWriter("it", MODEL, "1"), ends_at=time.monotonic() - 1))
+    assert stream.is_closed
+
+
+def test_an_answer_that_nobody_wants_any_more_is_closed():
+    stream = Events([{"PayloadPart": {"Bytes": b"a"}}, {"PayloadPart": {"Bytes": b"b"}}])
+    pieces = parts("it", stream, ends_at=time.monotonic() + DEADLINE_S)
+    next(pieces)
+    pieces.close()
+    assert stream.is_closed
 
 
 @pytest.mark.parametrize(
