@@ -48,10 +48,17 @@ def _check_types(model: Model, request: PlanRequest) -> None:
     if request.dtype != "auto" and request.dtype not in FLOAT_BYTES:
         near = difflib.get_close_matches(request.dtype, FLOAT_BYTES, n=1, cutoff=0)[0]
         raise PlanError(f"dtype={request.dtype!r} is not known (nearest: {near}); it can be auto, {', '.join(FLOAT_BYTES)}")
-    if request.quantization is not None and model.checkpoint_method is None:
-        online_format(request.quantization)
-        if request.quantization == "int8" and FLOAT_BYTES.get(request.dtype) == 4:
-            raise PlanError(f"dtype={request.dtype} and quantization=int8: INT8 kernels answer in 16 bits; dtype can be auto")
+    if request.quantization is not None:
+        _check_quantization(request.quantization, request.dtype, model.checkpoint_method)
+
+
+def _check_quantization(quantization: str, dtype: str, method: str | None) -> None:
+    if method is None:
+        online_format(quantization)
+        if quantization == "int8" and FLOAT_BYTES.get(dtype) == 4:
+            raise PlanError(f"dtype={dtype} and quantization=int8: INT8 kernels answer in 16 bits; dtype can be auto")
+    elif quantization not in ("int8", method, f"{method}_marlin"):
+        raise PlanError(f"quantization={quantization}: the checkpoint is quantised by {method}, and vLLM refuses another; leave it out")
 
 
 def _check_sizes(model: Model, request: PlanRequest, num_gpus: int) -> None:

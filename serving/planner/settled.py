@@ -67,6 +67,6 @@ def _quantization(model: Model, asked: str | None, assumed: list[str]) -> str | 
     """What is done while loading: nothing to a checkpoint that is quantised already."""
     if asked is None or model.checkpoint_method is None:
         return asked
-    if asked != model.checkpoint_method:
+    if asked == "int8":
         assumed.append(f"quantization={asked}: without effect, the checkpoint is quantised by {model.checkpoint_method}")
     return None

@@ -182,6 +182,12 @@ def test_quantisation_of_a_quantised_checkpoint_has_no_effect_and_is_said_to_hav
     assert "quantization=int8: without effect, the checkpoint is quantised by compressed-tensors" in made.assumed
 
 
+def test_another_quantisation_of_a_quantised_checkpoint_is_refused_as_vllm_does():
+    with pytest.raises(PlanError, match="quantization=fp8: the checkpoint is quantised by compressed-tensors, and vLLM refuses another"):
+        plan("Llama-3.3-70B-fp8-dynamic", H100, 2, quantization="fp8")
+    assert plan("Llama-3.1-8B-w4a16", H100, 1, quantization="gptq_marlin").per_gpu == plan("Llama-3.1-8B-w4a16", H100, 1).per_gpu
+
+
 def test_the_json_has_an_interval_for_each_part():
     told = json.loads(json.dumps(plan(concurrency=4).to_json()))
     assert set(told["per_gpu"]["weights_bytes"]) == {"estimate", "low", "high"}
