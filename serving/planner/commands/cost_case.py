@@ -25,6 +25,7 @@ from serving.planner.cost.quota import Quota
 from serving.planner.hardware import Instance
 from serving.planner.instances import find_instance, load_hardware
 from serving.planner.model import read_model
+from serving.planner.prices import read_prices as read_instance_prices
 
 _DEFAULT_WAIT_S = 1.0
 _TARGET_SHARE = 0.7
@@ -124,21 +125,27 @@ def _own(given: Given, load: Load, most_units: int, notes: Notes) -> Own | None:
     if "instance" not in given:
         notes.not_compared.append("endpoint: no --instance")
         return None
-    hardware = load_hardware(Path(given["hardware"]) if "hardware" in given else None)
+    instance_prices = read_instance_prices(Path(given["instance_prices"])) if "instance_prices" in given else None
+    hardware = load_hardware(Path(given["hardware"]) if "hardware" in given else None, prices=instance_prices)
     instance = find_instance(given["instance"], hardware)
     if instance.unsupported:
         raise PlanError(f"--instance {instance.name}: Tokenport does not run there: {instance.unsupported}")
-    usd_per_hour, source = instance.price_per_hour, f"{instance.price_source} ({instance.price_as_of})"
-    if "price_per_hour" in given:
-        usd_per_hour, source = number("--price-per-hour", given["price_per_hour"]), "--price-per-hour"
-    if usd_per_hour is None:
-        raise PlanError(f"--instance {instance.name}: no price of it is known; give --price-per-hour")
+    usd_per_hour, source = _price(given, instance)
     measured = [read_measured(Path(given["calibrate"]), hardware.gpus)] if "calibrate" in given else []
     capacity = _capacity(given, replace(instance, price_per_hour=usd_per_hour), load, measured)
     notes.assumed += capacity.assumed
     notes.assumed.append("every request takes as long as on a full instance, and all instances share one queue")
     scaling = _autoscaling(given, capacity.concurrency, most_units, notes)
     return Own(instance.name, usd_per_hour, source, capacity, scaling)
+
+
+def _price(given: Given, instance: Instance) -> tuple[float, str]:
+    """Dollars an hour, and who says so."""
+    if "price_per_hour" in given:
+        return number("--price-per-hour", given["price_per_hour"]), "--price-per-hour"
+    if instance.price_per_hour is None:
+        raise PlanError(f"--instance {instance.name}: no price of it is known; give --price-per-hour")
+    return instance.price_per_hour, f"{instance.price_source} ({instance.price_as_of or 'given'})"
 
 
 def _capacity(given: Given, instance: Instance, load: Load, measured: Sequence[Measured]) -> Capacity:
@@ -169,12 +176,13 @@ def _autoscaling(given: Given, concurrency: int, most_units: int, notes: Notes) 
         cold_start_s=cold_start_s,
         scale_out_after_s=duration_s("--scale-out-after", given.get("scale_out_after", "30s")),
         scale_in_after_s=duration_s("--scale-in-after", given.get("scale_in_after", "15m")),
+        wake_after_s=duration_s("--wake-after", given.get("wake_after", "1m")),
     )
     if "target_concurrency" not in given:
         notes.assumed.append(f"scaling aims at {target:g} requests at once on an instance: --target-concurrency")
-    if not {"scale_out_after", "scale_in_after"} <= given.keys():
-        told = f"out after {scaling.scale_out_after_s:g} s, in after {scaling.scale_in_after_s:g} s"
-        notes.assumed.append(f"scaling {told}, from zero {scaling.wake_after_s:g} s after a refused request")
+    for name, told in (("scale_out_after", "30 s above the target"), ("scale_in_after", "15 min below it"), ("wake_after", "1 min")):
+        if name not in given:
+            notes.assumed.append(f"scaling: --{name.replace('_', '-')} {told}")
     return scaling
 
 

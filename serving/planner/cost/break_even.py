@@ -5,7 +5,6 @@ first of these at which that many units hold the SLO in the load's busiest hour,
 none does, a unit cannot carry what it costs, and the API stays cheaper.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -58,7 +57,7 @@ def break_even(units: Units, price: OnDemandPrice, load: Load, draw: Draw, slo: 
 
     if (asked := _asked(attempt(1))) >= 1:
         # As much is asked of each however many there are.
-        return BreakEven(None, 1, asked, f"each would have to carry {asked:.0%} of what it can, in the busiest hour")
+        return BreakEven(None, 1, asked, f"each would have to carry {asked * 100:.0f} % of what it can, in the busiest hour")
     num_units, found = smallest(attempt, most)
     per_day = factor * num_units * load.requests_per_day
     if found.holds:
@@ -73,8 +72,9 @@ def break_even(units: Units, price: OnDemandPrice, load: Load, draw: Draw, slo: 
 
 
 def _asked(found: Evaluated) -> float:
-    """What is asked of the units by what they can carry."""
-    return (found.run.utilisation or 0.0) / (1 - found.measures.share_refused) if found.measures.share_refused < 1 else math.inf
+    """What is asked of the units by what they can carry; 0 where that does not show, since they answered nothing."""
+    share_answered = 1 - found.measures.share_refused
+    return (found.run.utilisation or 0.0) / share_answered if share_answered else 0.0
 
 
 def on_demand_usd(price: OnDemandPrice, load: Load) -> float:

@@ -50,8 +50,8 @@ def read_capacity(path: Path) -> Capacity:
         PlanError: it is no such result, it is not valid, or it does not tell.
     """
     document = _result("--bench", path, "throughput")
-    metrics = document["metrics"]
     try:
+        metrics, measured = document["metrics"], document["created"][:10]
         ttft_s, tpot_s = float(metrics["ttft_s"]["mean"]), float(metrics["tpot_s"]["mean"])
         chosen = document["runs"][(document.get("chosen") or [0])[0]]["load"]
         concurrency = int(chosen.get("concurrency") or round(metrics["mean_concurrency"]))
@@ -63,7 +63,7 @@ def read_capacity(path: Path) -> Capacity:
     if concurrency < 1:
         raise PlanError(f"--bench {path}: was measured at less than one request at once; measure it at the concurrency it shall serve")
     assumed = f"prompts take as long as the {input_tokens:.0f} tokens that {path.name} was measured with"
-    return Capacity(concurrency, Speed(ttft_s, tpot_s), f"{path.name}, measured {document['created'][:10]}", (assumed,))
+    return Capacity(concurrency, Speed(ttft_s, tpot_s), f"{path.name}, measured {measured}", (assumed,))
 
 
 def read_cold_start_s(path: Path) -> float:
@@ -82,8 +82,8 @@ def _result(option: str, path: Path, kind: str) -> Mapping[str, Any]:
         raise PlanError(f"{option} {path}: cannot be read as JSON: {error}") from error
     if not isinstance(document, dict) or document.get("kind") != kind or document.get("schema_version") != _SCHEMA_VERSION:
         raise PlanError(f"{option} {path}: is no result of `tokenport bench {kind}` of schema_version {_SCHEMA_VERSION}")
-    if not document["valid"]:
-        raise PlanError(f"{option} {path}: the run is not valid: {'; '.join(document['invalid_reasons'])}")
+    if document.get("valid") is not True:
+        raise PlanError(f"{option} {path}: the run is not valid: {'; '.join(document.get('invalid_reasons') or ['it does not say why'])}")
     return document
 
 

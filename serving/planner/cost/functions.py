@@ -47,8 +47,8 @@ class Function:
             Charge("function's time", gb_seconds / months(requests), "GB-second", self.price.usd_per_gb_second, source),
             Charge("function's calls", len(requests) / 1e6 / months(requests), "million", self.price.usd_per_million_requests, source),
         )
-        late = Outcome(found.is_refused, found.wait_s + delay_s, found.ttft_s + delay_s, found.e2e_s + delay_s)
-        return Run(late, api.charges + charges, api.million_tokens_per_month)
+        delayed = Outcome(found.is_refused, found.wait_s + delay_s, found.ttft_s + delay_s, found.e2e_s + delay_s)
+        return Run(delayed, api.charges + charges, api.million_tokens_per_month)
 
 
 def cold_starts(arrival_s: Floats, duration_s: Floats, *, cold_start_s: float, keep_warm_s: float) -> NDArray[np.bool_]:

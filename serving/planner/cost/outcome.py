@@ -80,8 +80,7 @@ def measure(found: Outcome, slo: Slo) -> Measures:
         if limit is not None:
             # NaN is above nothing: neither the refused nor the unknown become late here.
             is_late |= values > limit
-    share_late, share_refused = float(np.mean(is_late)), float(np.mean(found.is_refused))
-    in_time = 1 - share_late - share_refused
+    in_time = float(np.mean(~(is_late | found.is_refused)))
     needs_speed = slo.ttft_s is not None or slo.e2e_s is not None
     is_unknown = needs_speed and bool(np.isnan(found.e2e_s[~found.is_refused]).any())
     return Measures(
@@ -89,10 +88,9 @@ def measure(found: Outcome, slo: Slo) -> Measures:
         ttft_s=_percentiles(found.ttft_s),
         e2e_s=_percentiles(found.e2e_s),
         share_in_time=in_time,
-        share_late=share_late,
-        share_refused=share_refused,
-        # 1e-12: the shares are sums of rounded quotients.
-        holds_slo=None if is_unknown else in_time >= slo.share - 1e-12,
+        share_late=float(np.mean(is_late)),
+        share_refused=float(np.mean(found.is_refused)),
+        holds_slo=None if is_unknown else in_time >= slo.share,
     )
 
 

@@ -161,3 +161,13 @@ def test_an_unknown_option_ends_with_2_and_names_the_nearest(capsys):
         run(["--proflie", "flat"], {})
     assert caught.value.code == 2
     assert capsys.readouterr().err == "tokenport plan cost: unknown '--proflie'; did you mean --profile?\n"
+
+
+def test_prices_of_instances_may_be_ones_own(tmp_path, report):
+    table = tmp_path / "prices.json"
+    entry = {"instance": "ml.g6.2xlarge", "usd_per_hour": 1.0, "region": "eu-west-1", "as_of": "2026-11-25", "source": "AWS Price List"}
+    table.write_text(json.dumps({"entries": [entry]}))
+    found = report(f"{PROFILE} {INSTANCE} --instance-prices {table}")
+    assert found["options"][0]["usd_per_month"] == pytest.approx(730)
+    assert "ml.g6.2xlarge: $1/hour: AWS Price List (2026-11-25)" in found["sources"]
+    assert report(f"{PROFILE} {INSTANCE} --price-per-hour 3")["options"][0]["usd_per_month"] == pytest.approx(3 * 730)

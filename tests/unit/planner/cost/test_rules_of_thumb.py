@@ -82,21 +82,27 @@ class TestBurstsAndDevelopmentAreForOnDemand:
 
 
 class TestOwnWeightsAreForAnEndpoint:
+    # Long requests: as many tokens in fewer of them to simulate.
+    WORDS = (
+        "--input-tokens 5000 --output-tokens 1000 --api-model meta.llama3-1-8b-instruct-v1:0 --api-speed ttft=1s,tpot=20ms "
+        "--slo ttft=5s,e2e=5m --instance ml.g6.2xlarge --capacity concurrency=16,ttft=2s,tpot=40ms"
+    )
+
     def test_costs_many_times_the_api_where_the_load_is_small(self, options):
-        found, _ = options(f"--profile business-hours --requests-per-day 2000 {LLAMA} {INSTANCE}")
+        found, _ = options(f"--profile business-hours --requests-per-day 400 {self.WORDS}")
         assert usd(found["endpoint, 1 x"]) > 50 * usd(found["on-demand"])
 
     def test_pays_for_steady_load_from_a_break_even_on(self, report):
-        found = report(f"--profile flat --requests-per-day 1000 {LLAMA} {INSTANCE}")["break_even"][0]
-        # $1.222 an hour at $0.22 a million tokens are 111,091 requests of 1,200 a day: more than one instance holds, so two at twice that.
+        found = report(f"--profile flat --requests-per-day 100 {self.WORDS}")["break_even"][0]
+        # $1.222 an hour are 22,218 requests of 6,000 tokens a day at $0.22 a million: more than one instance holds, so two at twice that.
         assert found["num_units"] == 2
-        assert found["requests_per_day"] == pytest.approx(2 * 24 * 1.222 / (1200 * 0.22 / 1e6))
+        assert found["requests_per_day"] == pytest.approx(2 * 24 * 1.222 / (6000 * 0.22 / 1e6))
 
     def test_never_pays_for_business_hours_at_this_price_and_speed(self, report):
-        assert report(f"--profile business-hours --requests-per-day 1000 {LLAMA} {INSTANCE}")["break_even"][0]["requests_per_day"] is None
+        assert report(f"--profile business-hours --requests-per-day 100 {self.WORDS}")["break_even"][0]["requests_per_day"] is None
 
-    def test_the_base_on_an_endpoint_and_the_rest_on_demand_pays_before_the_endpoint_alone(self, options):
-        found, best = options(f"--profile flat --requests-per-day 125000 {LLAMA} {INSTANCE}")
+    def test_the_base_on_an_endpoint_and_the_rest_on_demand_pays_before_a_second_instance(self, options):
+        found, best = options(f"--profile flat --requests-per-day 28000 {self.WORDS}")
         assert best == "endpoint, 1 x + on-demand"
         assert usd(found[best]) < usd(found["on-demand"]) < usd(found["endpoint, 2 x"])
 
