@@ -20,9 +20,9 @@ _BLOCK_SIZES: dict[Device, int] = {"cuda": 16, "cpu": 128}
 """Tokens of a block. Of what is planned only the rounding of a sequence depends on it."""
 _LATENT_BLOCK_SIZE = 16
 """Of latent attention, on the CPU too (`CpuPlatform` in vllm/platforms/cpu.py)."""
-_NUM_BATCHES = 2
-"""Steps under way at once with asynchronous scheduling, vLLM's default: one running, one being prepared; with stages one each and one
-more (`max_concurrent_batches` in vllm/config/vllm.py)."""
+_NUM_BATCHES: dict[Device, int] = {"cuda": 2, "cpu": 1}
+"""Steps under way at once: with asynchronous scheduling, vLLM's default but for CPUs, one running and one being prepared; with stages one
+each and one more (`max_concurrent_batches` in vllm/config/vllm.py)."""
 _ONE_BYTE = ("fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc")
 _GROUP_TOLERANCE = 1.5
 """vLLM fills the smaller kind of layers up where the larger has fewer than so many times its number, instead of cutting groups by it."""
@@ -98,7 +98,7 @@ def kv_cache_of(
     """
     number_bytes = kv_number_bytes(model, kv_cache_dtype, float_bytes)
     windows = layer_windows(model.decoder)
-    steps = _NUM_BATCHES if layout.num_stages == 1 else layout.num_stages + 1
+    steps = _NUM_BATCHES[device] if layout.num_stages == 1 else layout.num_stages + 1
     return KvCache(
         groups=tuple(_groups(windows, layout)),
         block_size=_LATENT_BLOCK_SIZE if model.decoder.get("kv_lora_rank") else _BLOCK_SIZES[device],
