@@ -76,6 +76,8 @@ def _endpoint(words: Sequence[str], environ: Mapping[str, str]) -> int:
         _print_json({"execution_role": execution_policy(place, request), "execution_role_trust": trust, "deployer": deployer})
     elif options.cloudformation is not None:
         _write_template(deployment, options.cloudformation)
+        if options.upload is not None:
+            print(f"{options.upload.uri}: put the model's files there; nothing was sent")
     else:
         account = _open(options.region, environ, place_of(request.container.role_arn, "").account)
         if options.upload is not None:

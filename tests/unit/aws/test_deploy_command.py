@@ -1,6 +1,7 @@
 """`tokenport deploy` as a person runs it: words in, lines and exit code out; once against a real server that imitates AWS."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ def no_network(monkeypatch):
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
     monkeypatch.setattr("socket.socket.connect", refuse)
 
 
@@ -78,6 +81,23 @@ def test_a_dry_run_shows_what_would_be_uploaded(capsys, tmp_path):
     shown = printed(capsys)
     assert shown["calls"][0]["operation"] == "PutObject"
     assert shown["calls"][0]["parameters"]["Key"].endswith("/config.json")
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_template_says_what_it_does_not_do(capsys, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    words = ["--model", str(tmp_path), "--upload", "s3://bucket/models", "--cloudformation", str(tmp_path / "chat.json")]
+    run_deploy(["endpoint", *PLAIN, *words], {})
+    assert "put the model's files there; nothing was sent" in capsys.readouterr().out
+
+
+def test_an_interruption_is_one_line(capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("serving.aws.deploy_command.describe_endpoint", interrupt)
+    assert run_deploy(["endpoint", *PLAIN], REGION) == 130
+    assert capsys.readouterr().err == "tokenport: interrupted; the same command goes on where it stopped\n"
 
 
 @pytest.mark.usefixtures("no_network")

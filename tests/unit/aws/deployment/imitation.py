@@ -32,6 +32,7 @@ class Imitation:
     session: Any = field(default_factory=lambda: boto3.session.Session(region_name=REGION, botocore_session=_botocore_session()))
     operations: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    refused_once: dict[str, str] = field(default_factory=dict)
     rolls_back: bool = False
     components: dict[str, dict[str, Any]] = field(default_factory=dict)
     component_targets: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -67,6 +68,8 @@ class Imitation:
 
     def _before_call(self, model: Any, params: dict[str, Any], **_: Any) -> tuple[AWSResponse, dict[str, Any]] | None:
         self.operations.append(model.name)
+        if model.name in self.refused_once:
+            return _error("ValidationException", self.refused_once.pop(model.name))
         if model.name in self.refused:
             return _error("ValidationException", self.refused[model.name])
         added = getattr(self, f"_{model.name}", None)

@@ -51,6 +51,13 @@ def test_a_second_run_changes_nothing(aws, request_):
     assert aws.changes == []
 
 
+def test_a_role_too_new_to_be_known_is_waited_for(aws, request_):
+    aws.refused_once["CreateFunction"] = "The role defined for the function cannot be assumed by Lambda."
+    aws.apply(describe_function(request_, PACKAGE))
+    assert aws.changes.count("CreateFunction") == 2
+    assert aws.changes.count("CreateRole") == 1
+
+
 def test_other_settings_and_other_code_are_changed_in_place(aws, request_):
     aws.apply(describe_function(request_, PACKAGE))
     aws.operations.clear()

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import cfnlint.api
 import pytest
 
 from serving.aws.deployment.deployer_policy import deployer_policy
@@ -50,6 +51,19 @@ def test_no_action_has_a_star_and_no_resource_is_all_but_where_iam_knows_none(na
         assert all("*" not in action for action in statement["Action"])
         if "*" in statement["Resource"]:
             assert set(statement["Action"]) <= WITHOUT_RESOURCE
+
+
+def linted(actions):
+    statement = {"Effect": "Allow", "Action": sorted(actions), "Resource": "*"}
+    document = {"Version": "2012-10-17", "Statement": [statement]}
+    resource = {"Type": "AWS::IAM::ManagedPolicy", "Properties": {"PolicyDocument": document}}
+    template = {"AWSTemplateFormatVersion": "2010-09-09", "Resources": {"Policy": resource}}
+    return [str(match) for match in cfnlint.api.lint(json.dumps(template), regions=["us-east-1"])]
+
+
+def test_iam_knows_every_action():
+    assert linted({action for _, policy in policies() for action in allowed(policy)}) == []
+    assert linted({"sagemaker:InvokeEndpoints"}) != []
 
 
 @pytest.mark.parametrize("kind", KINDS)
