@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 
-from serving.aws.bedrock_model import BedrockModel
-from serving.aws.sagemaker_model import SageMakerModel
 from serving.cascade.answers import Rules
 from serving.cascade.breaker import Breaker
 from serving.cascade.budget import Budget
@@ -59,9 +57,14 @@ def _model(tier: TierConfig, local: Engine, seconds: Mapping[str, SecondEngine],
             return seconds[tier.name].model()
         case OpenAITier():
             return _openai_model(who, tier, environ)
+        # botocore takes long to import: only those with a tier on AWS pay for it.
         case SageMakerTier():
+            from serving.aws.sagemaker_model import SageMakerModel
+
             return SageMakerModel(tier.endpoint, tier.component, model=tier.model, region=tier.region or environ.get(_REGION), who=who)
         case BedrockTier():
+            from serving.aws.bedrock_model import BedrockModel
+
             return BedrockModel(tier.model, region=tier.region or environ.get(_REGION), who=who)
 
 

@@ -132,6 +132,14 @@ def test_completions_are_judged_too(client):
     assert answer.usage.tokenport["hold_ms"] is not None
 
 
+def test_the_text_generation_form_is_judged_too(cascade):
+    body = {"inputs": "1, 2, 3, 4, 5, 6, 7, 8, 9, 10,", "model": "auto", "parameters": {"max_new_tokens": 12, "details": True}}
+    answer = httpx.post(f"{cascade.url}/invocations", json=body, timeout=60)
+    assert "11" in answer.json()["generated_text"]
+    assert answer.json()["details"]["generated_tokens"] == 12
+    assert answer.headers["x-tokenport-hold-ms"]
+
+
 def test_the_tiers_are_among_the_models(client):
     assert [model.id for model in client.models.list()] == [MODEL, "auto", "small", "large", "gone"]
 
@@ -143,17 +151,20 @@ def test_a_tier_that_cannot_be_reached_is_named(client):
     assert "the tier gone cannot be reached" in error.value.message
 
 
-def test_a_client_that_leaves_frees_the_engine_elsewhere(cascade, client):
-    """One that did not would keep the hourly machine's meter running: its cost as idle time would stand still."""
+def test_a_client_that_leaves_frees_the_engine_elsewhere_and_pays_for_what_was_made(cascade, client):
+    num_before = of_large(cascade, "tokens_total", kind="completion")
     stream = ask(client, SURE, model="large", stream=True, extra_body={"ignore_eos": True, "max_tokens": 480}).parse()
     next(iter(stream))
     stream.close()
-    deadline = time.monotonic() + 20
-    seen = idle_usd(cascade)
-    while (now := idle_usd(cascade)) == seen:
+    deadline = time.monotonic() + 60
+    while (num_after := of_large(cascade, "tokens_total", kind="completion")) == num_before:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert now > seen
+    assert num_after - num_before < 400
+    # Its machine is idle now, and that costs.
+    idle_usd = of_large(cascade, "idle_usd")
+    time.sleep(0.05)
+    assert of_large(cascade, "idle_usd") > idle_usd
 
 
 def test_the_death_of_an_engine_beside_ends_the_server_in_one_line(cascade):
@@ -165,9 +176,10 @@ def test_the_death_of_an_engine_beside_ends_the_server_in_one_line(cascade):
     assert cascade.log_lines()[-1] == "tokenport: the tier large died (ended by SIGKILL)"
 
 
-def idle_usd(cascade) -> float:
+def of_large(cascade, name: str, **labels: str) -> float:
+    shown = ",".join(f'{label}="{value}"' for label, value in (labels | {"tier": "large"}).items())
     lines = httpx.get(f"{cascade.url}/metrics", timeout=10).text.splitlines()
-    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith('tokenport_cascade_idle_usd{tier="large"}'))
+    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"tokenport_cascade_{name}{{{shown}}}"))
 
 
 def second_engine(cascade) -> psutil.Process:
