@@ -28,6 +28,8 @@ from serving.planner.model import read_model
 from serving.planner.prices import read_prices as read_instance_prices
 
 _DEFAULT_WAIT_S = 1.0
+_DEFAULT_CONCURRENCY = "16"
+# Of an instance's concurrency: what is left carries the load while another starts.
 _TARGET_SHARE = 0.7
 
 
@@ -132,7 +134,7 @@ def _own(given: Given, load: Load, most_units: int, notes: Notes) -> Own | None:
         raise PlanError(f"--instance {instance.name}: Tokenport does not run there: {instance.unsupported}")
     usd_per_hour, source = _price(given, instance)
     measured = [read_measured(Path(given["calibrate"]), hardware.gpus)] if "calibrate" in given else []
-    capacity = _capacity(given, replace(instance, price_per_hour=usd_per_hour), load, measured)
+    capacity = _capacity(given, replace(instance, price_per_hour=usd_per_hour), load, measured, notes)
     notes.assumed += capacity.assumed
     notes.assumed.append("every request takes as long as on a full instance, and all instances share one queue")
     scaling = _autoscaling(given, capacity.concurrency, most_units, notes)
@@ -148,12 +150,14 @@ def _price(given: Given, instance: Instance) -> tuple[float, str]:
     return instance.price_per_hour, f"{instance.price_source} ({instance.price_as_of or 'given'})"
 
 
-def _capacity(given: Given, instance: Instance, load: Load, measured: Sequence[Measured]) -> Capacity:
+def _capacity(given: Given, instance: Instance, load: Load, measured: Sequence[Measured], notes: Notes) -> Capacity:
     if "capacity" in given:
         return parse_capacity(given["capacity"])
     if "bench" in given:
         return read_capacity(Path(given["bench"]))
-    concurrency = count("--concurrency", given["concurrency"])
+    concurrency = count("--concurrency", given.get("concurrency", _DEFAULT_CONCURRENCY))
+    if "concurrency" not in given:
+        notes.assumed.append(f"an instance works on {concurrency} requests at once: --concurrency")
     return estimated_capacity(read_model(given["model"], fetch), instance, load, concurrency, given.get("quantization"), measured)
 
 

@@ -64,7 +64,7 @@ def break_even(units: Units, price: OnDemandPrice, load: Load, draw: Draw, slo: 
         return BreakEven(per_day, num_units, found.run.utilisation)
     if found.measures.holds_slo is None:
         why = "the API's speed is not known"
-    elif found.is_unhurried:
+    elif found.measures.is_too_slow:
         why = "answers take longer than the SLO allows even where nobody waits"
     else:
         why = f"{num_units} cost the same at {per_day:,.0f} requests a day, and do not hold the SLO there"

@@ -58,7 +58,8 @@ def outcome(wait_s: Floats, is_refused: NDArray[np.bool_], output_tokens: Floats
 class Measures:
     """Percentiles by their name (`p50`), None where not known; the shares are of all requests and add up to one.
 
-    `holds_slo` None: there are limits on latency, and the latency is not known."""
+    `holds_slo` None: there are limits on latency, and the latency is not known. `is_too_slow`: more are late without having waited than may
+    be, so that more units would not help."""
 
     wait_s: dict[str, float | None]
     ttft_s: dict[str, float | None]
@@ -67,6 +68,7 @@ class Measures:
     share_late: float
     share_refused: float
     holds_slo: bool | None
+    is_too_slow: bool
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in the report."""
@@ -91,6 +93,7 @@ def measure(found: Outcome, slo: Slo) -> Measures:
         share_late=float(np.mean(is_late)),
         share_refused=float(np.mean(found.is_refused)),
         holds_slo=None if is_unknown else in_time >= slo.share,
+        is_too_slow=bool(np.mean(is_late & (found.wait_s == 0)) > 1 - slo.share),
     )
 
 

@@ -21,11 +21,6 @@ class Evaluated:
         """Whether it is known to hold the SLO."""
         return self.measures.holds_slo is True
 
-    @property
-    def is_unhurried(self) -> bool:
-        """Whether next to nobody waits: then more units would change nothing."""
-        return self.measures.wait_s["p99"] == 0 and self.measures.share_refused == 0
-
 
 def evaluate(option: Option, requests: Requests, slo: Slo) -> Evaluated:
     """Simulate it once."""
@@ -38,7 +33,7 @@ def smallest(attempt: Callable[[int], Evaluated], most: int) -> tuple[int, Evalu
     reached. More are taken to be never worse."""
     too_few, num_units = 0, 1
     found = attempt(num_units)
-    while not found.holds and not found.is_unhurried and num_units < most:
+    while not found.holds and not found.measures.is_too_slow and num_units < most:
         too_few, num_units = num_units, min(num_units * 2, most)
         found = attempt(num_units)
     while found.holds and num_units - too_few > 1:

@@ -101,9 +101,10 @@ def test_a_speed_may_be_the_planners_estimate(tmp_path, report):
     shape = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8}
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 128256, "max_position_embeddings": 8192, **shape}
     (tmp_path / "config.json").write_text(json.dumps({**config, "torch_dtype": "bfloat16", "tie_word_embeddings": True}))
-    found = report(f"{PROFILE} --instance ml.g6.2xlarge --model {tmp_path} --concurrency 8")
+    found = report(f"{PROFILE} --instance ml.g6.2xlarge --model {tmp_path}")
     assert found["options"][0]["ttft_s"]["p50"] > 0
     assert any("the speed is an estimate, not a measurement" in line for line in found["assumed"])
+    assert "an instance works on 16 requests at once: --concurrency" in found["assumed"]
     with pytest.raises(PlanError, match=r"cannot be served on ml\.g6\.2xlarge as asked: does not fit"):
         report(f"{PROFILE} --instance ml.g6.2xlarge --model {tmp_path} --concurrency 1000000")
 
@@ -171,3 +172,16 @@ def test_prices_of_instances_may_be_ones_own(tmp_path, report):
     assert found["options"][0]["usd_per_month"] == pytest.approx(730)
     assert "ml.g6.2xlarge: $1/hour: AWS Price List (2026-11-25)" in found["sources"]
     assert report(f"{PROFILE} {INSTANCE} --price-per-hour 3")["options"][0]["usd_per_month"] == pytest.approx(3 * 730)
+
+
+def test_speed_and_cold_start_may_be_results_of_tokenport_bench(tmp_path, report):
+    head = {"schema_version": 1, "created": "2026-11-20T10:00:00+00:00", "valid": True, "invalid_reasons": []}
+    metrics = {"ttft_s": {"mean": 0.3}, "tpot_s": {"mean": 0.02}, "tokens": {"prompt": 5000}, "num_requests": 10}
+    runs = [{"load": {"kind": "closed", "concurrency": 8}}]
+    (tmp_path / "speed.json").write_text(json.dumps({**head, "kind": "throughput", "metrics": metrics, "runs": runs}))
+    (tmp_path / "start.json").write_text(json.dumps({**head, "kind": "startup", "metrics": {"ready_s": {"mean": 42.5}}}))
+    found = report(f"{PROFILE} --instance ml.g6.2xlarge --bench {tmp_path}/speed.json --startup {tmp_path}/start.json")
+    assert [option["name"] for option in found["options"]] == ["endpoint, 1 x", "endpoint, 1 to 16 x", "endpoint, 0 to 16 x"]
+    assert "speed of an instance: 8 at once, TTFT 300 ms, TPOT 20.0 ms: speed.json, measured 2026-11-20" in found["sources"]
+    assert "prompts take as long as the 500 tokens that speed.json was measured with" in found["assumed"]
+    assert any("--startup has neither the machine's nor the image's time" in line for line in found["assumed"])

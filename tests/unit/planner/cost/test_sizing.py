@@ -49,7 +49,7 @@ def test_the_most_are_not_exceeded():
     assert not found.holds
 
 
-def test_units_are_not_added_where_nobody_waits():
+def test_units_are_not_added_where_answers_are_too_slow_without_any_wait():
     num_units, found = smallest(attempt(LOAD, Slo(e2e_s=0.6)), 16)
     assert num_units == 1
     assert not found.holds
