@@ -100,7 +100,8 @@ def _of_own(case: Case, requests: Requests) -> Iterator[Evaluated]:
         yield cheapest(bases) or min(bases, key=lambda one: one.run.usd_per_month)
     if own.autoscaling is None:
         return
-    for few in (1, 0):
+    # Down to one, and down to none; at most one instance does not scale between one and one.
+    for few in (1, 0) if own.autoscaling.max_instances > 1 else (0,):
         endpoint = own.endpoint(replace(own.autoscaling, min_instances=few))
         yield evaluate(endpoint, requests, case.slo)
         if on_demand is not None:

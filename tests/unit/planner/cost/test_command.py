@@ -174,6 +174,11 @@ def test_prices_of_instances_may_be_ones_own(tmp_path, report):
     assert report(f"{PROFILE} {INSTANCE} --price-per-hour 3")["options"][0]["usd_per_month"] == pytest.approx(3 * 730)
 
 
+def test_one_instance_at_most_scales_to_zero_only(report):
+    options = report(f"{PROFILE} {INSTANCE} --cold-start 5m --max-units 1")["options"]
+    assert [option["name"] for option in options] == ["endpoint, 1 x", "endpoint, 0 to 1 x"]
+
+
 def test_speed_and_cold_start_may_be_results_of_tokenport_bench(tmp_path, report):
     head = {"schema_version": 1, "created": "2026-11-20T10:00:00+00:00", "valid": True, "invalid_reasons": []}
     metrics = {"ttft_s": {"mean": 0.3}, "tpot_s": {"mean": 0.02}, "tokens": {"prompt": 5000}, "num_requests": 10}
