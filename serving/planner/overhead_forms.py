@@ -53,10 +53,9 @@ def graph_features(model: Model, layout: Layout) -> list[float]:
 
 
 def copied_bytes(model: Model, layout: Layout, steps: Steps, device: Device) -> float:
-    """Outside torch on a CPU: the vocabulary's matrices, which its kernels have packed beside those that rows are looked up in
-    (`dispatch_cpu_unquantized_gemm` in vllm/model_executor/layers/utils.py)."""
+    """Outside torch on a CPU: the vocabulary's matrices as its kernels have packed them, once for the input and once for the output, where
+    they are tied too (`dispatch_cpu_unquantized_gemm` in vllm/model_executor/layers/utils.py)."""
     if device != "cpu":
         return 0.0
     shape = model.shape
-    num_matrices = 1 if shape.has_tied_embeddings else 2
-    return num_matrices * shape.vocab_size * shape.hidden_size * steps.float_bytes * float(layout.share(Place.VOCABULARY))
+    return 2 * shape.vocab_size * shape.hidden_size * steps.float_bytes * float(layout.share(Place.VOCABULARY))
