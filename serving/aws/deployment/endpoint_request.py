@@ -3,6 +3,7 @@
 Source of the limits: the API reference of CreateModel, CreateEndpointConfig, CreateInferenceComponent and UpdateEndpoint.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,9 +14,19 @@ from serving.planner.sagemaker_values import INFERENCE_AMI_VERSION
 TrafficShift = Literal["all-at-once", "canary", "linear"]
 VARIANT = "AllTraffic"
 _GPU_FAMILIES = ("ml.g", "ml.p")
+_ECR_IMAGE = re.compile(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/([^:@]+)(?:[:@].+)?")
 _MAX_ENVIRONMENT = 100
 _MAX_VARIABLE_BYTES = 1024
 _MAX_ENVIRONMENT_BYTES = 32 * 2**10
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Of ECR."""
+
+    account: str
+    region: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -115,8 +126,18 @@ class EndpointRequest:
         return self.hosting.min_instances, self.hosting.max_instances
 
 
+def repository_of(image_uri: str) -> Repository:
+    """Where an image is. Raises DeployError: not in ECR, which is all that SageMaker pulls from without more to it."""
+    image = _ECR_IMAGE.fullmatch(image_uri)
+    if image is None:
+        told = "123456789012.dkr.ecr.us-east-1.amazonaws.com/tokenport:1"
+        raise DeployError(f"--image-uri {image_uri} is no image in ECR, from where SageMaker pulls: {told} is")
+    return Repository(*image.groups())
+
+
 def check(request: EndpointRequest) -> None:
-    """Raises DeployError for what cannot be together. Single values are checked where they are read."""
+    """Raises DeployError for what cannot be, or cannot be together. Ranges are checked where options are read."""
+    repository_of(request.container.image_uri)
     minimum, maximum = request.capacity
     if minimum > maximum or request.hosting.min_instances > request.hosting.max_instances:
         raise DeployError("a --min-... is above its --max-...: the least that may run cannot be more than the most")

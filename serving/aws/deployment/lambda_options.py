@@ -7,7 +7,7 @@ from typing import Any
 
 from serving.aws.deployment.account import partition_of, settled_region
 from serving.aws.deployment.lambda_description import FunctionRequest
-from serving.aws.deployment.option_types import ACCOUNT, LAYER_ARN, NAME, ROLE_ARN, bounded
+from serving.aws.deployment.option_types import ACCOUNT, HOSTED_NAME, LAYER_ARN, NAME, ROLE_ARN, bounded
 from serving.aws.deployment.policies import Place, place_of
 from serving.errors import DeployError
 from serving.planner.commands.one_line_parser import OneLineParser
@@ -65,8 +65,8 @@ def _parser() -> OneLineParser:
     add: Any = parser.add_argument
     add("--name", required=True, type=NAME, metavar="NAME", help="of the deployment and the function")
     add("--bedrock", metavar="MODEL", help="a model id, an inference profile, or the ARN of anything that Converse takes")
-    add("--endpoint", type=NAME, metavar="NAME", help="a SageMaker endpoint")
-    add("--component", metavar="NAME", help="an inference component of the endpoint")
+    add("--endpoint", type=HOSTED_NAME, metavar="NAME", help="a SageMaker endpoint")
+    add("--component", type=HOSTED_NAME, metavar="NAME", help="an inference component of the endpoint")
     add("--account", type=ACCOUNT, metavar="NUMBER", help="where it is deployed; a role is made there")
     add("--role", type=ROLE_ARN, metavar="ARN", help="a role that is there, instead of a new one")
     add("--region", metavar="REGION", help="else AWS_REGION, AWS_DEFAULT_REGION or the profile's")

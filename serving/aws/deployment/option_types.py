@@ -48,6 +48,7 @@ NAME = matching(
     rf"[a-zA-Z0-9](-*[a-zA-Z0-9]){{0,{MAX_NAME_LENGTH - 1}}}",
     f"a name of letters, digits and single inner dashes, at most {MAX_NAME_LENGTH} long",
 )
+HOSTED_NAME = matching(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", "a name of SageMaker's: letters, digits and inner dashes, at most 63")
 ROLE_ARN = matching(r"arn:aws[a-z\-]*:iam::\d{12}:role/[a-zA-Z_0-9+=,.@\-_/]+", "a role's ARN: arn:aws:iam::123456789012:role/NAME is")
 ACCOUNT = matching(r"\d{12}", "an account's number: twelve digits")
 LAYER_ARN = matching(r"arn:[a-z-]+:lambda:[a-z0-9-]+:\d{12}:layer:[a-zA-Z0-9-_]+:\d+", "a layer version's ARN")

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.aws.deployment.artifacts import split_uri
-from serving.aws.deployment.endpoint_request import EndpointRequest
+from serving.aws.deployment.endpoint_request import EndpointRequest, Repository, repository_of
 
-_ECR_IMAGE = re.compile(r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com[a-z.]*/(?P<repository>[^:@]+)[:@].+")
 _PROFILE = re.compile(r"(us|us-gov|eu|apac|au|jp|ca|sa|global)\.(?P<model>.+)")
 """Prefixes of the cross-region inference profiles: the user guide's "Supported Regions and models for inference profiles"."""
 
@@ -60,7 +59,7 @@ def execution_policy(place: Place, request: EndpointRequest) -> dict[str, Any]:
         *_read_statements(place, request.container.model_uri),
         allow(["cloudwatch:PutMetricData"], ["*"]),
         *_log_statements(place, f"/aws/sagemaker/Endpoints/{request.name}"),
-        *_image_statements(place, request.container.image_uri),
+        *_image_statements(place, repository_of(request.container.image_uri)),
     ]
     if request.async_output is not None:
         # Requests of an asynchronous endpoint lie wherever its callers put them; this allows the place of the answers.
@@ -92,12 +91,12 @@ def caller_policy(place: Place, name: str) -> dict[str, Any]:
 
 
 def _bedrock_resources(place: Place, model: str) -> list[str]:
-    if model.startswith("arn:"):
-        return [model]
-    if profile := _PROFILE.fullmatch(model):
+    is_arn = model.startswith("arn:")
+    if profile := _PROFILE.fullmatch(model.rpartition(":inference-profile/")[2]):
         # The profile, and the model in whatever region it sends the request to.
-        return [place.arn("bedrock", f"inference-profile/{model}"), f"arn:{place.partition}:bedrock:*::foundation-model/{profile['model']}"]
-    return [f"arn:{place.partition}:bedrock:{place.region}::foundation-model/{model}"]
+        own = model if is_arn else place.arn("bedrock", f"inference-profile/{model}")
+        return [own, f"arn:{place.partition}:bedrock:*::foundation-model/{profile['model']}"]
+    return [model if is_arn else f"arn:{place.partition}:bedrock:{place.region}::foundation-model/{model}"]
 
 
 def _read_statements(place: Place, uri: str) -> list[dict[str, Any]]:
@@ -116,10 +115,7 @@ def _log_statements(place: Place, group: str) -> list[dict[str, Any]]:
     return [allow(actions, [place.arn("logs", f"log-group:{group}"), place.arn("logs", f"log-group:{group}:*")])]
 
 
-def _image_statements(place: Place, image_uri: str) -> list[dict[str, Any]]:
-    image = _ECR_IMAGE.fullmatch(image_uri)
-    if image is None:
-        return []
-    repository = f"arn:{place.partition}:ecr:{image['region']}:{image['account']}:repository/{image['repository']}"
+def _image_statements(place: Place, repository: Repository) -> list[dict[str, Any]]:
+    arn = f"arn:{place.partition}:ecr:{repository.region}:{repository.account}:repository/{repository.name}"
     pull = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
-    return [allow(pull, [repository]), allow(["ecr:GetAuthorizationToken"], ["*"])]
+    return [allow(pull, [arn]), allow(["ecr:GetAuthorizationToken"], ["*"])]

@@ -1,4 +1,7 @@
-"""An OpenAI chat request as Converse's parameters: text only. A field that would have no effect is refused with its name."""
+"""An OpenAI chat request as Converse's parameters: text only. A field that would have no effect is refused with its name.
+
+By hand: Lambda's runtime has no pydantic, and the zip brings nothing but these sources, so that there is little to load at a cold start.
+"""
 
 import json
 from collections.abc import Mapping

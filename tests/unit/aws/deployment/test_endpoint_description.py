@@ -188,6 +188,7 @@ def test_a_batch_is_a_job_over_lines_and_no_endpoint():
         (("--max-instances", "2", *TOKENS, "--env", "TOKENPORT_EMF_NAMESPACE=Own"), "set by --metrics-namespace"),
         (("--env", f"A={'x' * 1025}"), "1024 bytes"),
         ([word for number in range(40) for word in ("--env", f"A{number}={'x' * 1000}")], "SageMaker takes 32768"),
+        (("--image-uri", "docker.io/team/tokenport:1"), "no image in ECR"),
         (("--model", "/nowhere"), "--upload"),
         (("--upload", "s3://bucket/x"), "in S3 already"),
     ],

@@ -105,6 +105,13 @@ def test_the_execution_role_is_passed_to_sagemaker_alone():
                 "arn:aws:bedrock:*::foundation-model/amazon.nova-micro-v1:0",
             ],
         ),
+        (
+            "arn:aws:bedrock:us-east-1:123456789012:inference-profile/eu.amazon.nova-lite-v1:0",
+            [
+                "arn:aws:bedrock:us-east-1:123456789012:inference-profile/eu.amazon.nova-lite-v1:0",
+                "arn:aws:bedrock:*::foundation-model/amazon.nova-lite-v1:0",
+            ],
+        ),
         ("arn:aws:bedrock:us-east-1:123456789012:provisioned-model/x", ["arn:aws:bedrock:us-east-1:123456789012:provisioned-model/x"]),
     ],
 )
