@@ -4,6 +4,9 @@ Both are the same model, so that their answers to the same question are the same
 """
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -15,11 +18,13 @@ import yaml
 
 from serving.cascade.policy import Policy, Rule, Stage
 from serving.cascade.policy_file import write_policy
-from tests.conftest import MODEL, free_port, start_server
+from tests.conftest import MODEL, ROOT, free_port, start_server
 from tests.unit.cascade.scripted import FITTED_ON
 
 pytestmark = pytest.mark.engine
 HOLD_TOKENS = 6
+RULE = Rule({"logprob_mean": 10.0}, 5.0, (0.0, 1.0), (0.0, 1.0), 0.5)
+"""Accepts a mean log-probability above -0.5."""
 SURE = [{"role": "user", "content": "What is the chemical symbol for water?"}]
 """The model gives its first tokens a mean log-probability of -0.06."""
 UNSURE = [{"role": "user", "content": "Invent a new word and define it."}]
@@ -30,8 +35,7 @@ ENGINE = {"max_model_len": 512, "kv_cache_memory_bytes": "128M", "enforce_eager"
 @pytest.fixture(scope="module")
 def cascade(tmp_path_factory, cache_dir):
     folder = tmp_path_factory.mktemp("cascade")
-    rule = Rule({"logprob_mean": 10.0}, 5.0, (0.0, 1.0), (0.0, 1.0), 0.5)
-    write_policy(Policy((Stage("small", None, rule, HOLD_TOKENS),), "large", FITTED_ON, {}), folder / "policy.json")
+    write_policy(Policy((Stage("small", None, RULE, HOLD_TOKENS),), "large", FITTED_ON, {}), folder / "policy.json")
     gone = {
         "name": "gone",
         "engine": "openai",
@@ -174,6 +178,21 @@ def test_the_death_of_an_engine_beside_ends_the_server_in_one_line(cascade):
     assert cascade.process.wait() == 1
     watcher.cancel()
     assert cascade.log_lines()[-1] == "tokenport: the tier large died (ended by SIGKILL)"
+
+
+def test_a_policy_for_another_model_stops_the_start_before_that_is_loaded(tmp_path, cache_dir):
+    """The embedded model is nowhere to be looked at before it has been made."""
+    policy = Policy((Stage("small", None, RULE, HOLD_TOKENS),), "large", FITTED_ON, {"small.model": "sha256:0"})
+    write_policy(policy, tmp_path / "policy.json")
+    large = {"name": "large", "engine": "openai", "url": "http://127.0.0.1:9/v1", "model": "m", "price": {}}
+    config = {"policy": "policy.json", "tiers": [{"name": "small", "engine": "local", "price": {}}, large]}
+    (tmp_path / "cascade.yaml").write_text(yaml.safe_dump(config))
+    settings = {"CASCADE": str(tmp_path / "cascade.yaml"), "PORT": str(free_port()), "CACHE_DIR": str(cache_dir)}
+    environ = os.environ | {f"TOKENPORT_{name}": value for name, value in settings.items()}
+    command = [sys.executable, "-m", "serving", "serve", MODEL]
+    ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("tokenport: cascade: the policy was fitted for another model of the tier small")
 
 
 def of_large(cascade, name: str, **labels: str) -> float:

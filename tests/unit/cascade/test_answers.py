@@ -301,6 +301,14 @@ async def test_a_tier_that_cannot_take_the_request_is_passed_over():
     assert setup.decision == "unable"
 
 
+async def test_a_completion_passes_over_a_tier_that_only_chats():
+    setup = Setup(Model(kinds=["chat"]), Model(stream("L")))
+    await setup.ask({"model": "auto", "prompt": "x", "stream": True}, kind="completion")
+    assert (setup.tier, setup.decision) == ("large", "unable")
+    with pytest.raises(InvalidRequest, match="prompt"):
+        await setup.ask({"model": "small", "prompt": "x"}, model="small", kind="completion")
+
+
 async def test_where_no_tier_can_take_the_request_the_field_is_named():
     setup = Setup(Model(cannot="top_k"), Model(cannot="top_k"))
     with pytest.raises(InvalidRequest, match="top_k"):
