@@ -44,8 +44,8 @@ def named(tier: Tier, asked: Asked) -> Route:
     Raises:
         InvalidRequest: it cannot take it; names the field.
     """
-    if (field := _unable(tier, asked)) is not None:
-        raise InvalidRequest(f"{field}: the tier {tier.name!r} has nothing for it; leave it out, or choose another model", param=field)
+    if (obstacle := _obstacle(tier, asked)) is not None:
+        raise _refusal(obstacle, f"the tier {tier.name!r}")
     return Route((Step(tier),), "named", {})
 
 
@@ -53,30 +53,31 @@ def chosen(tiers: Sequence[Tier], policy: Policy | None, asked: Asked, sticky: s
     """Through `tiers`, smallest first. `sticky`: the tier that the conversation was handed to, None if it was to none.
 
     Raises:
-        InvalidRequest: none of them can take it; names the field that the last has nothing for.
+        InvalidRequest: none of them can take it; names the field that keeps the last from it.
     """
     judge = _Judge(policy, asked)
     steps: list[Step] = []
-    passed_over: list[Tier] = []
-    decision: Decision = "first"
-    field = None
+    not_accepted: list[Tier] = []
+    obstacle: _Obstacle | None = None
+    decision: Decision = "kept"
     names = [tier.name for tier in tiers]
-    for tier in tiers[names.index(sticky) if sticky in names else 0 :]:
-        if (obstacle := _unable(tier, asked)) is not None:
-            field = obstacle
-            decision = decision if steps or decision == "escalated" else "unable"
-        elif (step := judge.step(tier)) is not None:
-            steps.append(step)
+    first = names.index(sticky) if sticky in names and _obstacle(tiers[names.index(sticky)], asked) is None else 0
+    for tier in tiers[first:]:
+        if (found := _obstacle(tier, asked)) is not None:
+            obstacle = found
+        elif (step := judge.step(tier)) is None:
+            not_accepted.append(tier)
         else:
-            passed_over.append(tier)
-            decision = decision if steps else "escalated"
-    if not steps and not passed_over:
-        raise InvalidRequest(f"{field}: no tier of the cascade has anything for it; leave it out", param=field)
-    if not steps:
-        return Route((Step(passed_over[-1]),), "kept", judge.features)
-    if decision == "first" and judge.has_stage(steps[0].tier):
-        decision = "accepted"
-    return Route(tuple(steps), "sticky" if sticky in names else decision, judge.features)
+            if not steps and first:
+                decision = "sticky"
+            elif not steps:
+                decision = "escalated" if not_accepted else "unable" if obstacle else "accepted" if judge.has_stage(tier) else "first"
+            steps.append(step)
+    if not steps and not_accepted:
+        steps = [Step(not_accepted[-1])]
+    if not steps and obstacle is not None:
+        raise _refusal(obstacle, "the last tier")
+    return Route(tuple(steps), decision, judge.features)
 
 
 class _Judge:
@@ -104,14 +105,26 @@ class _Judge:
         return Step(tier, stage.after, stage.hold_tokens)
 
 
-def _unable(tier: Tier, asked: Asked) -> str | None:
-    """The field that keeps `tier` from taking the request."""
+@dataclass(frozen=True)
+class _Obstacle:
+    """The field that keeps a tier from taking a request, and what there is to say of the tier."""
+
+    field: str
+    told: str
+
+
+def _obstacle(tier: Tier, asked: Asked) -> _Obstacle | None:
     content = "messages" if asked.kind == "chat" else "prompt"
     if asked.kind not in tier.model.kinds:
-        return content
+        return _Obstacle(content, f"takes no {asked.kind} requests")
     if tier.max_prompt_characters is not None and _num_characters(asked) > tier.max_prompt_characters:
-        return content
-    return tier.model.cannot_honour(asked.kind, asked.body)
+        return _Obstacle(content, f"takes at most {tier.max_prompt_characters} characters")
+    field = tier.model.cannot_honour(asked.kind, asked.body)
+    return None if field is None else _Obstacle(field, "has nothing for it")
+
+
+def _refusal(obstacle: _Obstacle, who: str) -> InvalidRequest:
+    return InvalidRequest(f"{obstacle.field}: {who} {obstacle.told}", param=obstacle.field)
 
 
 def _num_characters(asked: Asked) -> int:

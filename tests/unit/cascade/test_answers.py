@@ -305,7 +305,7 @@ async def test_a_completion_passes_over_a_tier_that_only_chats():
     setup = Setup(Model(kinds=["chat"]), Model(stream("L")))
     await setup.ask({"model": "auto", "prompt": "x", "stream": True}, kind="completion")
     assert (setup.tier, setup.decision) == ("large", "unable")
-    with pytest.raises(InvalidRequest, match="prompt"):
+    with pytest.raises(InvalidRequest, match="prompt: the tier 'small' takes no completion requests"):
         await setup.ask({"model": "small", "prompt": "x"}, model="small", kind="completion")
 
 
@@ -361,6 +361,21 @@ async def test_a_conversation_stays_with_the_tier_that_it_was_handed_to():
     assert await texts_of(await setup.ask(STREAM | {"messages": follow_up})) == ["M"]
     assert setup.decision == "sticky"
     assert len(setup.small.asked) == 1
+
+
+async def test_a_conversation_whose_tier_cannot_take_what_follows_is_free_again():
+    setup = Setup(Model(draft(UNSURE, UNSURE), draft(SURE, SURE)), Model(stream("L"), cannot="top_k"), with_policy=policy(), sticky_s=60)
+    await texts_of(await setup.ask())
+    follow_up = [*CHAT["messages"], {"role": "assistant", "content": "L"}, {"role": "user", "content": "more"}]
+    assert await texts_of(await setup.ask(STREAM | {"messages": follow_up, "top_k": 3})) == ["d0", "d1"]
+    assert setup.decision == "accepted"
+
+
+async def test_what_is_not_accepted_is_kept_where_no_larger_tier_can_take_it():
+    setup = Setup(Model(stream("s")), Model(cannot="top_k"), with_policy=policy(before=SHORT, has_after=False))
+    long = STREAM | {"messages": [{"role": "user", "content": "x" * 100}], "top_k": 3}
+    assert await texts_of(await setup.ask(long)) == ["s"]
+    assert setup.decision == "kept"
 
 
 async def test_beyond_the_budget_the_first_tier_answers_unjudged():
