@@ -91,7 +91,7 @@ def prefill_flops_per_s(records: Sequence[Record], window: Window, work: ModelWo
     """FLOPs of the prompts whose first output came within the window, by its length: 2 a linear weight and token, attention over the
     context before each token, and the vocabulary's matrix once a prompt. Tokens found in the prefix cache cost nothing; where the server
     does not count those and the prompts might share beginnings, None. Source: the server's usage."""
-    if work.reason is not None:
+    if work.reason is not None or work.flops is None:
         return None
     flops = 0.0
     for record in records:
@@ -100,7 +100,7 @@ def prefill_flops_per_s(records: Sequence[Record], window: Window, work: ModelWo
         cached = 0 if record.cached_tokens is None and are_prompts_distinct else record.cached_tokens
         if record.prompt_tokens is None or cached is None:
             return None
-        flops += work.prefill_flops(record.prompt_tokens, cached)
+        flops += work.flops.prefill_flops(record.prompt_tokens, cached)
     return flops / window.length_s if window.length_s > 0 else None
 
 
@@ -164,14 +164,14 @@ def _bytes_per_step(found: Decoding, work: ModelWork, reasons: dict[str, str]) -
 def _decode_flops_per_s(found: Decoding, work: ModelWork, reasons: dict[str, str]) -> float | None:
     """Two FLOPs for each weight in a matrix product, the vocabulary's included, for each output token, and attention's over its context.
     Source: the model's shape, the records."""
-    if work.reason is not None:
-        reasons["mfu"] = reasons["mfu_decode"] = work.reason
+    if work.reason is not None or work.flops is None:
+        reasons["mfu"] = reasons["mfu_decode"] = str(work.reason)
         return None
     if found.mean_context is None:
         reasons.setdefault("mfu_decode", "the contexts of the answers are not known")
         reasons.setdefault("mfu", reasons["mfu_decode"])
         return None
-    return found.tokens_per_s * work.decode_flops(found.mean_context)
+    return found.tokens_per_s * work.flops.decode_flops(found.mean_context)
 
 
 def _ceilings(limits: Mapping[str, Any] | None, work: ModelWork, reasons: dict[str, str]) -> tuple[float | None, float | None]:

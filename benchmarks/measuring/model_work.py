@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving.errors import BenchmarkError
-from serving.planner.memory import read_weights, weights_of_shape
+from serving.errors import BenchmarkError, PlanError
+from serving.planner.decoder_work import work_of
+from serving.planner.model import model_of
 from serving.planner.model_shape import ModelShape, read_shape, text_config
+from serving.planner.tensors import read_tensors
+from serving.planner.work_per_token import WorkPerToken
 
 _FLOAT_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 _RATES = {**{name: name for name in _FLOAT_BYTES}, "int8": "int8", "float8_e4m3fn": "float8"}
@@ -21,29 +24,17 @@ _OTHER_INPUTS = ("vision_config", "audio_config", "speech_config")
 
 @dataclass(frozen=True, slots=True)
 class ModelWork:
-    """`weights_read_bytes`, `kv_bytes_per_token`: over all ranks of all replicas; None for the reason in `bytes_reason`. Numbers of weights
-    in matrix products, the vocabulary's apart; `attention_flops`: for one token and one token of its context. `reason`: why FLOPs or the
-    type that they are computed in are not known."""
+    """`weights_read_bytes`, `kv_bytes_per_token`: over all ranks of all replicas; None for the reason in `bytes_reason`. `flops`, None for
+    `reason`, which also says why the type is not known that they are computed in."""
 
     device: str
     num_devices: int
     weights_read_bytes: float | None = None
     kv_bytes_per_token: float | None = None
     bytes_reason: str | None = None
-    num_linear: int = 0
-    num_vocabulary: int = 0
-    attention_flops: int = 0
+    flops: WorkPerToken | None = None
     precision: str | None = None
     reason: str | None = None
-
-    def decode_flops(self, context: float) -> float:
-        """Of one output token: two for each weight, those of the vocabulary included, and attention's over the tokens before it."""
-        return 2 * (self.num_linear + self.num_vocabulary) + self.attention_flops * context
-
-    def prefill_flops(self, prompt_tokens: int, cached_tokens: int) -> float:
-        """Of a prompt: each token that is not in the cache looks at all before it; the vocabulary's matrix is needed for the last alone."""
-        pairs = (prompt_tokens**2 - cached_tokens**2) / 2
-        return 2 * self.num_linear * (prompt_tokens - cached_tokens) + 2 * self.num_vocabulary + self.attention_flops * pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +92,26 @@ def model_work(
     if unusual is not None:
         return ModelWork(kind, len(devices), bytes_reason=unusual, reason=unusual)
     precision = _precision(devices, shape)
-    weights = read_weights(model.folder, has_tied_embeddings=shape.has_tied_embeddings)
-    if weights is None or weights.fixed_bytes:  # not there, or in types of which a byte is not a weight
-        weights = weights_of_shape(shape)
+    flops, why_no_flops = _flops(model)
+    why_no_rate = None if precision is not None else f"no rate is known for weights of {', '.join(_sum_by_dtype(devices))}"
     return ModelWork(
         device=kind,
         num_devices=len(devices),
         weights_read_bytes=_weights_read_bytes(devices, shape, num_replicas),
         kv_bytes_per_token=_kv_bytes_per_token(devices, num_replicas),
-        num_linear=weights.linear,
-        num_vocabulary=shape.vocab_size * shape.hidden_size,
-        attention_flops=4 * shape.num_layers * shape.num_heads * shape.head_dim,
+        flops=flops,
         precision=precision,
-        reason=None if precision is not None else f"no rate is known for weights of {', '.join(_sum_by_dtype(devices))}",
+        reason=why_no_flops or why_no_rate,
     )
+
+
+def _flops(model: ModelConfig) -> tuple[WorkPerToken | None, str | None]:
+    """Of a token, or why they are not known."""
+    try:
+        known = model_of(str(model.folder), model.config, read_tensors(model.folder))
+        return work_of(known.decoder, known.tensors), None
+    except PlanError as error:
+        return None, str(error)
 
 
 def _unusual(config: Mapping[str, Any], num_stages: int) -> str | None:

@@ -118,7 +118,7 @@ def test_ranks_add_up_and_replicas_hold_tokens_of_their_own(tmp_path):
 
 
 def test_flops_of_a_token_by_hand(tmp_path):
-    work = work_of(tmp_path)
+    work = work_of(tmp_path).flops
     assert (work.num_linear, work.num_vocabulary) == (NUM_LINEAR, NUM_VOCABULARY)
     assert work.attention_flops == 4 * 2 * 2 * 4, "two products of two FLOPs, layers, heads, their width"
     assert work.decode_flops(10) == 2 * (NUM_LINEAR + NUM_VOCABULARY) + 64 * 10
