@@ -98,9 +98,13 @@ def tables(runs: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
 
 def _cells(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "fits", "yes" if metrics["fits"] else "no"
+    plan = metrics.get("plan") or {}
     for name, key in _ROWS.items():
         if metrics.get(key) is not None:
             yield name, f"{metrics[key] / _GIB:.2f}"
+        if key in plan:
+            estimate, low, high = (plan[key][end] / _GIB for end in ("estimate", "low", "high"))
+            yield f"{name}, planned for a rank", f"{estimate:.2f} ({low:.2f} to {high:.2f})"
     for name, phase in _PHASES.items():
         # On a GPU that of the cards, else that of the processes.
         peak = metrics["peaks"].get(phase, {})

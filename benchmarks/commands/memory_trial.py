@@ -23,8 +23,11 @@ DEFINITIONS: Mapping[str, str] = {
     "most_sequences": "The most requests that the engine ran at once, as vllm:num_requests_running of /metrics told while twice as many "
     "were sent each time, until some waited or were refused; each sequence of so many tokens, output included.",
     "kv_cache_tokens": "Tokens that the KV cache holds, of sequences at full context, as vLLM counts them.",
+    "plan": "What the server had planned before it started, for the rank that holds the most, as GET /memory tells, with the two ends; and "
+    "the most that a rank measured, after load.",
     "fits": "The server started with these settings and answered one request over the whole context.",
 }
+_PLANNED = ("weights_bytes", "kv_cache_bytes", "activation_peak_bytes", "cuda_graph_bytes", "non_torch_bytes")
 Drive = Callable[[Plan], Sequence[Record]]
 Say = Callable[[str], None]
 _FIRST_SEQUENCES = 8
@@ -71,6 +74,7 @@ def carry_out(trial: Trial, drive: Drive, begin: Callable[[str], None], say: Say
         "max_model_len": trial.max_model_len,
         # After load, since the peak of the activations is known only then.
         **sizes(ledgers["under_load"] or ledgers["after_start"]),
+        "plan": plan_and_measurement(ledgers["under_load"] or ledgers["after_start"]),
         "longest_context_tokens": longest["tokens"],
         "longest_context_s": longest["seconds"],
         "most_sequences": {str(found["sequence_tokens"]): found["num_running"] for found in most},
@@ -82,12 +86,19 @@ def carry_out(trial: Trial, drive: Drive, begin: Callable[[str], None], say: Say
 def sizes(account: Mapping[str, Any] | None) -> dict[str, Any]:
     """Weights and KV cache over all devices; None where the server has no ledger."""
     devices = account["devices"] if account else []
-    names = ("weights_bytes", "kv_cache_bytes", "activation_peak_bytes", "cuda_graph_bytes", "non_torch_bytes", "free_bytes")
     return {
-        **{name: sum(device[name] for device in devices) if devices else None for name in names},
+        **{name: sum(device[name] for device in devices) if devices else None for name in (*_PLANNED, "free_bytes")},
         "kv_cache_tokens": devices[0]["kv_cache_tokens"] if devices else None,
         "kv_cache_sequences": devices[0]["kv_cache_sequences"] if devices else None,
     }
+
+
+def plan_and_measurement(account: Mapping[str, Any] | None) -> dict[str, dict[str, int]] | None:
+    """Of each part of a rank's memory `measured` beside `estimate`, `low` and `high`; None where the server tells no plan."""
+    planned = (account or {}).get("planned")
+    if account is None or not planned:
+        return None
+    return {name: {"measured": max(device[name] for device in account["devices"]), **planned[name]} for name in _PLANNED}
 
 
 def longest_context(trial: Trial, drive: Drive) -> dict[str, Any]:

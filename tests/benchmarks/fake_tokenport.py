@@ -118,7 +118,9 @@ def ledger(max_model_len, is_int8):
         "kv_cache_tokens": 160,
         "kv_cache_sequences": 160 / max_model_len,
     }
-    return {"devices": [device], "start_up_s": {"starting": 0.1, "loading weights": 0.2}, "as_of_s": 0.0}
+    planned = {name: {"estimate": size, "low": size // 2, "high": 2 * size} for name, size in parts.items()}
+    planned |= {"kv_bytes_per_token": 50, "assumed": []}
+    return {"devices": [device], "planned": planned, "start_up_s": {"starting": 0.1, "loading weights": 0.2}, "as_of_s": 0.0}
 
 
 def main():

@@ -36,8 +36,11 @@ def test_a_sweep_finds_what_runs_and_what_does_not_fit(tmp_path, capsys):
     assert max(wave["num_at_once"] for wave in most["waves"]) == 16, "it is over when some have waited"
     assert "max_num_seqs" in most["limited_by"]
     assert found["peaks"]["under load"]["pss_bytes"] > 2**20
+    assert found["plan"]["kv_cache_bytes"] == {"measured": 8000, "estimate": 8000, "low": 4000, "high": 16000}
     assert set(found["ledgers"]) == {"after_start", "after_warm_up", "under_load"}
-    assert "9999" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "9999" in printed
+    assert "planned for a rank" in printed
 
 
 @pytest.mark.usefixtures("fake_server")
@@ -92,3 +95,5 @@ def test_the_real_server_runs_its_whole_context_and_its_ledger_adds_up(server, t
     parts = ("weights", "kv_cache", "activation_peak", "cuda_graph", "non_torch", "other", "free")
     assert sum(device[f"{part}_bytes"] for part in parts) == pytest.approx(device["total_bytes"], rel=0.02)
     assert metrics["kv_cache_tokens"] > 8 * 32
+    weights = metrics["plan"]["weights_bytes"]
+    assert weights["estimate"] == pytest.approx(weights["measured"], rel=0.01)
