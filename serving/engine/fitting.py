@@ -18,7 +18,7 @@ from serving.planner.context_limit import default_context
 from serving.planner.fit import best_plan, make_plan
 from serving.planner.hardware import Gpu
 from serving.planner.model import Model
-from serving.planner.plan import PlanRequest
+from serving.planner.plan import Plan, PlanRequest
 from serving.planner.plan_words import no_fit_line
 
 logger = logging.getLogger("tokenport.engine")
@@ -77,8 +77,15 @@ def check_fit(model: str, engine: Mapping[str, Any], devices: Sequence[Gpu], wis
     except PlanError as error:
         logger.info("whether the model fits is not known before it is loaded", extra={"reason": str(error)})
         return
-    if not plan.fits and plan.is_sure:
+    if _is_hopeless(plan):
         raise NoFit(no_fit_line(plan, gpu.device))
+
+
+def _is_hopeless(plan: Plan) -> bool:
+    """At the low end too. With a KV cache given in bytes vLLM goes beyond its share of the device."""
+    if plan.request.kv_cache_memory_bytes is not None:
+        return plan.per_gpu.total_bytes.low > plan.per_gpu.usable_bytes.high
+    return not plan.fits and plan.is_sure
 
 
 def _smallest(devices: Sequence[Gpu]) -> Gpu:

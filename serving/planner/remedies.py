@@ -18,6 +18,7 @@ Planning = Callable[[Model, PlanRequest, Gpu, int], Plan]
 
 def remedies_of(plan: Plan, request: PlanRequest, model: Model, gpu: Gpu, num_gpus: int, planning: Planning) -> Iterator[Remedy]:
     """For `plan`, which does not fit what `request` asks of `num_gpus`; `planning` makes other plans."""
+    yield from _smaller_cache(request, model, gpu, num_gpus, planning)
     in_8_bits = _in_8_bits(plan, model, gpu)
     closing = [change for change in in_8_bits if _fits(planning, model, replace(request, **change), gpu, num_gpus)]
     if not closing and len(in_8_bits) > 1:
@@ -31,6 +32,23 @@ def remedies_of(plan: Plan, request: PlanRequest, model: Model, gpu: Gpu, num_gp
     if more is not None:
         size = more.request.tensor_parallel_size
         yield Remedy(f"{more.num_gpus} GPUs: tensor_parallel_size={size}", {"tensor_parallel_size": size})
+
+
+def _smaller_cache(request: PlanRequest, model: Model, gpu: Gpu, num_gpus: int, planning: Planning) -> Iterator[Remedy]:
+    """Where the size of the KV cache was asked for, the one that there is room for."""
+    in_bytes, in_tokens = request.kv_cache_memory_bytes is not None, request.kv_cache_tokens is not None
+    if not (in_bytes or in_tokens):
+        return
+    try:
+        left = planning(model, replace(request, kv_cache_memory_bytes=None, kv_cache_tokens=None), gpu, num_gpus)
+    except PlanError:
+        return
+    if left.fits and in_bytes:
+        ranks = (left.request.tensor_parallel_size or 1) * left.request.pipeline_parallel_size
+        num_bytes = left.max_kv_tokens * left.kv_bytes_per_token // ranks
+        yield Remedy(f"kv_cache_memory_bytes={num_bytes}", {"kv_cache_memory_bytes": num_bytes})
+    elif left.fits:
+        yield Remedy(f"a KV cache of {left.max_kv_tokens} tokens", {"kv_cache_tokens": left.max_kv_tokens})
 
 
 def _in_8_bits(plan: Plan, model: Model, gpu: Gpu) -> list[dict[str, Any]]:

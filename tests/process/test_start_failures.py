@@ -164,8 +164,10 @@ def test_an_unknown_architecture_is_named(tmp_path, cache_dir, made_up):
 def test_more_memory_than_there_is_is_told_with_needs_and_has(tmp_path, cache_dir, made_up):
     settings = {"TOKENPORT_LOAD_FORMAT": "dummy", "TOKENPORT_KV_CACHE_MEMORY_BYTES": "9000G", "TOKENPORT_CACHE_DIR": str(cache_dir)}
     line = told_at_last(failed_start(tmp_path, made_up, **settings))
-    assert "the KV cache needs 9000" in line or "the KV cache needs 8381.9" in line, line
-    assert "kv_cache_memory_bytes" in line
+    assert "the model does not fit: on this machine it needs" in line
+    assert "8381.9 KV cache" in line, line
+    assert "for kv_cache_memory_bytes=9000000000000, may take" in line
+    assert "what would do: kv_cache_memory_bytes=" in line
 
 
 @pytest.mark.engine

@@ -68,9 +68,18 @@ def test_a_context_that_leaves_no_room_is_refused_with_the_one_that_does(model):
 def test_the_size_that_the_kv_cache_is_to_have_counts(model):
     gpu, folder = [as_gpu("NVIDIA H100 80GB HBM3", 79 * GIB)], model(LLAMA_8B)
     assert refusal(folder, gpu, SHORT) is None
-    assert "KV cache" in refusal(folder, gpu, SHORT | {"kv_cache_memory_bytes": 90 * GIB})
-    assert "KV cache" in refusal(folder, gpu, SHORT, sequences=200)
-    assert "KV cache" in refusal(folder, gpu, SHORT, tokens=800_000)
+    given = refusal(folder, gpu, SHORT | {"kv_cache_memory_bytes": 90 * GIB})
+    assert f"for kv_cache_memory_bytes={90 * GIB}" in given
+    assert "what would do: kv_cache_memory_bytes=5" in given
+    for line in (refusal(folder, gpu, SHORT, sequences=200), refusal(folder, gpu, SHORT, tokens=819_200)):
+        assert "for a KV cache of 819200 tokens" in line
+        assert "what would do: a KV cache of 4" in line
+
+
+def test_a_kv_cache_given_in_bytes_may_go_beyond_the_engines_share_but_not_beyond_the_device(model):
+    gpu, folder = [as_gpu("NVIDIA H100 80GB HBM3", 79 * GIB)], model(LLAMA_8B)
+    assert refusal(folder, gpu, SHORT | {"kv_cache_memory_bytes": 50 * GIB, "gpu_memory_utilization": 0.5}) is None
+    assert refusal(folder, gpu, SHORT | {"kv_cache_memory_bytes": 70 * GIB, "gpu_memory_utilization": 0.5}) is not None
 
 
 def test_a_machine_with_less_memory_than_the_model_needs_is_refused_and_no_gpus_are_recommended(model):
