@@ -5,6 +5,10 @@ of these two modules sends each such exception to the server. An engine core tha
 """
 
 import logging
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -21,6 +25,7 @@ originals: dict[str, Callable[..., Any]] = {}
 
 def run_engine_core(*args: Any, **kwargs: Any) -> None:
     """Stands in for `EngineCoreProc.run_engine_core`, the main function of the engine core's process."""
+    threading.Thread(target=_end_with_parent, name="watch the server", daemon=True).start()
     _begin(kwargs["vllm_config"])
     try:
         originals["run_engine_core"](*args, **kwargs)
@@ -43,6 +48,14 @@ def wait_for_ready(unready: Sequence[Any]) -> Any:
             # In the words of vLLM's own monitor, which watches workers only once they are ready.
             logging.getLogger(_LOGGERS[1]).error("Worker proc %s died unexpectedly (exit code: %s)", name, code)
         raise
+
+
+def _end_with_parent() -> None:
+    """A server that is killed tells nobody: its engine would go on and hold the device's memory for ever. (Workers watch the core.)"""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _ended(processes: Sequence[BaseProcess]) -> list[tuple[str, int]]:
