@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from serving.engine.kv_cache_size import Wish
-from serving.engine.model_to_plan import model_to_plan
+from serving.engine.model_to_plan import model_to_plan, surprises_as_plan_errors
 from serving.engine.parallel import is_spread, replicas_here, size_of
 from serving.engine_arguments import engine_arguments
 from serving.errors import NoFit, PlanError, SettingsError
@@ -43,14 +43,16 @@ def smallest_size(model: str, engine: Mapping[str, Any], sizes: Iterable[int], d
     gpu, refusal = _smallest(devices), "no number of the visible GPUs can share this model"
     last: tuple[Model, PlanRequest] | None = None
     try:
-        known = model_to_plan(model, engine)
-        request = _request(known, engine, gpu, wish)
+        with surprises_as_plan_errors():
+            known = model_to_plan(model, engine)
+            request = _request(known, engine, gpu, wish)
     except PlanError as error:
         raise SettingsError(f"tensor_parallel_size=auto: {error}; write the number") from error
     for size in sizes:
         tried = replace(request, tensor_parallel_size=size)
         try:
-            fits = best_plan(known, tried, gpu, len(devices)).fits
+            with surprises_as_plan_errors():
+                fits = best_plan(known, tried, gpu, len(devices)).fits
         except PlanError as error:
             refusal = str(error)
             continue
@@ -72,8 +74,9 @@ def check_fit(model: str, engine: Mapping[str, Any], devices: Sequence[Gpu], wis
         return
     gpu = _smallest(devices)
     try:
-        known = model_to_plan(model, engine)
-        plan = make_plan(known, _request(known, engine, gpu, wish), gpu, len(devices))
+        with surprises_as_plan_errors():
+            known = model_to_plan(model, engine)
+            plan = make_plan(known, _request(known, engine, gpu, wish), gpu, len(devices))
     except PlanError as error:
         logger.info("whether the model fits is not known before it is loaded", extra={"reason": str(error)})
         return

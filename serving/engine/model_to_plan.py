@@ -1,11 +1,13 @@
 """The model that is to be started, as the planner reads it: its files, or a hub's config.json, with what the user overrides."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from serving.engine.parallel import overridden
+from serving.errors import PlanError
 from serving.planner.model import Model, model_of
 from serving.planner.tensors import read_tensors
 
@@ -19,6 +21,16 @@ def model_to_plan(model: str, engine: Mapping[str, Any]) -> Model:
     folder = Path(model)
     tensors = read_tensors(folder) if folder.is_dir() else ()
     return model_of(model, overridden(config_of(model, engine), engine), tensors)
+
+
+@contextlib.contextmanager
+def surprises_as_plan_errors() -> Iterator[None]:
+    """Around all planning at a start: a config.json may have anything in it that vLLM understands and the planner does not, and a plan is
+    no reason not to start."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise PlanError(f"config.json has something that the planner does not understand ({error!r})") from error
 
 
 def config_of(model: str, engine: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from serving.engine.interface import Planned
 from serving.engine.kv_cache_size import wish_of
-from serving.engine.model_to_plan import model_to_plan
+from serving.engine.model_to_plan import model_to_plan, surprises_as_plan_errors
 from serving.errors import PlanError
 from serving.planner.fit import best_plan
 from serving.planner.hardware import Gpu
@@ -28,8 +28,9 @@ def planned(config: "VllmConfig", model: str, engine: Mapping[str, Any], devices
         return Planned(reason="no device of the engine can be seen from this process")
     num_ranks = config.parallel_config.world_size * config.parallel_config.data_parallel_size
     try:
-        known = model_to_plan(model, engine)
-        plan = best_plan(known, _request(config, engine), devices[0], num_ranks)
+        with surprises_as_plan_errors():
+            known = model_to_plan(model, engine)
+            plan = best_plan(known, _request(config, engine), devices[0], num_ranks)
     except PlanError as error:
         return Planned(reason=str(error))
     left_out = tuple(f"{what}: not planned" for name, what in _NOT_PLANNED.items() if getattr(config, name) is not None)

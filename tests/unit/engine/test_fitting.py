@@ -95,8 +95,9 @@ def test_what_the_planner_cannot_tell_is_left_to_vllm(model, engine):
     assert refusal(model(LLAMA_8B), [as_gpu("NVIDIA L4", 8 * GIB)], SHORT | engine) is None
 
 
-def test_an_architecture_that_is_not_known_is_left_to_vllm(model):
-    assert refusal(model(LLAMA_8B | {"model_type": "brand_new"}), [as_gpu("NVIDIA L4", 8 * GIB)], SHORT) is None
+@pytest.mark.parametrize("changes", [{"model_type": "brand_new"}, {"rope_scaling": ["of", "a", "new", "kind"]}])
+def test_a_config_that_is_not_understood_is_left_to_vllm(model, changes):
+    assert refusal(model(LLAMA_8B | changes), [as_gpu("NVIDIA L4", 8 * GIB)], SHORT) is None
 
 
 @pytest.mark.parametrize(
