@@ -65,6 +65,12 @@ def test_a_context_that_leaves_no_room_is_refused_with_the_one_that_does(model):
     assert "a context of" in line
 
 
+def test_of_unlike_gpus_the_smallest_decides(model):
+    large, small = as_gpu("NVIDIA H100 80GB HBM3", 79 * GIB), as_gpu("NVIDIA L4", 8 * GIB)
+    assert refusal(model(LLAMA_8B), [large, large], SHORT) is None
+    assert refusal(model(LLAMA_8B), [large, small], SHORT) is not None
+
+
 def test_the_size_that_the_kv_cache_is_to_have_counts(model):
     gpu, folder = [as_gpu("NVIDIA H100 80GB HBM3", 79 * GIB)], model(LLAMA_8B)
     assert refusal(folder, gpu, SHORT) is None
