@@ -46,9 +46,9 @@ def _smaller_cache(request: PlanRequest, model: Model, gpu: Gpu, num_gpus: int, 
     if left.fits and in_bytes:
         ranks = (left.request.tensor_parallel_size or 1) * left.request.pipeline_parallel_size
         num_bytes = left.max_kv_tokens * left.kv_bytes_per_token // ranks
-        yield Remedy(f"kv_cache_memory_bytes={num_bytes}", {"kv_cache_memory_bytes": num_bytes})
+        yield Remedy(f"kv_cache_memory_bytes={num_bytes} at most", {"kv_cache_memory_bytes": num_bytes})
     elif left.fits:
-        yield Remedy(f"a KV cache of {left.max_kv_tokens} tokens", {"kv_cache_tokens": left.max_kv_tokens})
+        yield Remedy(f"a KV cache of {left.max_kv_tokens} tokens at most", {"kv_cache_tokens": left.max_kv_tokens})
 
 
 def _in_8_bits(plan: Plan, model: Model, gpu: Gpu) -> list[dict[str, Any]]:
