@@ -174,10 +174,14 @@ def test_a_client_that_leaves_frees_the_engine_elsewhere_and_pays_for_what_was_m
 def test_the_death_of_an_engine_beside_ends_the_server_in_one_line(cascade):
     watcher = threading.Timer(60, cascade.process.kill)
     watcher.start()
-    second_engine(cascade).kill()
+    second = second_engine(cascade)
+    its_own = second.children(recursive=True)
+    second.kill()
     assert cascade.process.wait() == 1
     watcher.cancel()
     assert cascade.log_lines()[-1] == "tokenport: the tier large died (ended by SIGKILL)"
+    assert its_own
+    assert not psutil.wait_procs(its_own, timeout=10)[1], "what it had started would hold the memory for ever"
 
 
 def test_a_policy_for_another_model_stops_the_start_before_that_is_loaded(tmp_path, cache_dir):
