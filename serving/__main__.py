@@ -215,6 +215,7 @@ def _engine(settings: Settings, source: ModelSource, early: "EarlyProcess | None
     from serving.cascade.plan import read_plan
 
     plan = read_plan(Path(settings.cascade))
+    plan.check_served_name(source.served_name)
     if source.kind == "folder":
         plan.check_local(Path(source.location))
     return build_cascade(plan, VllmEngine(settings, source, early, plan.check_local), settings, environ)

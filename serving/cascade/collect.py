@@ -12,10 +12,10 @@ from typing import Any
 
 import aiohttp
 
-from serving.questions import Question
 from serving.cascade.token_signals import token_signals
 from serving.cascade.tokens import tokens_of
 from serving.errors import CascadeError
+from serving.questions import Question
 
 _HTTP_OK = 200
 _COST = "x-tokenport-cost"

@@ -4,6 +4,7 @@ Strict: an unknown field, a wrong value or a contradiction stops the start, in o
 file: `api_key_env` names the environment variable that has one.
 """
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -149,6 +150,17 @@ def read_cascade(path: Path) -> CascadeConfig:
     except InvalidRequest as error:
         raise SettingsError(f"cascade: {path}: {error.message}") from error
     return config.model_copy(update={"policy": str(path.parent / config.policy)}) if config.policy else config
+
+
+def refuse_taken_names(names: Iterable[str], served: Sequence[str]) -> None:
+    """`names` of the cascade, `served` those of the model that the server loads.
+
+    Raises:
+        SettingsError: one is both.
+    """
+    for name in names:
+        if name in served:
+            raise SettingsError(f"cascade: {name!r} is the name of a tier and of the model that is served: rename the tier")
 
 
 def _validated(document: dict[str, Any]) -> CascadeConfig:

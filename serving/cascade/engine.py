@@ -12,12 +12,11 @@ from starlette.types import ASGIApp
 
 from serving.cascade.answers import Answers, Rules
 from serving.cascade.asked import Asked
-from serving.cascade.config import AUTO
+from serving.cascade.config import AUTO, refuse_taken_names
 from serving.cascade.openai_routes import OpenAIRoutes
 from serving.cascade.second_engine import SecondEngine
 from serving.engine.interface import Adapter, Adapters, Capacity, Chunks, Engine, Kind, Memory, Report
 from serving.engine.work import Work
-from serving.errors import SettingsError
 
 
 class CascadeEngine:
@@ -65,9 +64,7 @@ class CascadeEngine:
         for second in self._seconds:
             await second.start(report)
         await self._local.start(report)
-        for name in self._names:
-            if name in self._local.model_names:
-                raise SettingsError(f"cascade: {name!r} is the name of a tier and of the model that is served: rename the tier")
+        refuse_taken_names(self._names, self._local.model_names)
 
     async def generate(self, kind: Kind, body: dict[str, Any], request_id: str) -> bytes | Chunks:
         """See `Engine`."""

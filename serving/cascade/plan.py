@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.cascade.config import CascadeConfig, LocalTier, VllmTier, read_cascade
+from serving.cascade.config import AUTO, CascadeConfig, LocalTier, VllmTier, read_cascade, refuse_taken_names
 from serving.cascade.policy import Policy
 from serving.cascade.policy_file import read_policy, unknown_signals
 from serving.cascade.validity import refuse_other_model, refuse_other_sampling, say_unknown
@@ -19,6 +19,14 @@ class Plan:
 
     config: CascadeConfig
     policy: Policy | None
+
+    def check_served_name(self, name: str) -> None:
+        """`name`: of the model that this server will load.
+
+        Raises:
+            SettingsError: a tier has it too.
+        """
+        refuse_taken_names([AUTO, *(tier.name for tier in self.config.tiers)], [name])
 
     def check_local(self, folder: Path) -> None:
         """`folder`: of the model that this server is about to load.
