@@ -39,12 +39,12 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Asks one server. `url` is its root; `timeout_s` for a whole answer."""
+    """Asks one server. `url` is its root; `max_tokens` None for what it allows; `timeout_s` for a whole answer."""
 
     url: str
     headers: Mapping[str, str]
     concurrency: int
-    max_tokens: int
+    max_tokens: int | None
     timeout_s: float
 
     async def ask_all(self, questions: Sequence[Question], model: str) -> list[Answered]:
@@ -66,10 +66,11 @@ class Asker:
             "model": model,
             "messages": list(question.messages),
             "temperature": 0,
-            "max_tokens": self.max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
+        if self.max_tokens is not None:
+            body["max_tokens"] = self.max_tokens
         sent_s = time.monotonic()
         try:
             async with session.post(f"{self.url}/v1/chat/completions", json=body) as response:

@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--questions", type=Path, required=True, metavar="FILE", help="JSON lines of id, messages, answer")
     parser.add_argument("--tiers", required=True, metavar="NAME,NAME", help="the tiers' names, from small to large")
     parser.add_argument("--concurrency", type=int, default=8, metavar="N", help="questions at once (default: %(default)s)")
-    parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="of an answer (default: %(default)s)")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="of an answer (default: what the server allows)")
     parser.add_argument("--timeout", type=float, default=300.0, metavar="S", help="for one answer (default: %(default)s)")
     add_key_option(parser)
     add_result_options(parser)

@@ -47,13 +47,15 @@ def main() -> int:
                 _tokenport("cascade", "collect", work / f"{half}.jsonl", *words, "--out", work / f"{half}.outcomes.jsonl")
         policy = work / "policy.json"
         asked = ["--quality", options.quality, "--confidence", options.confidence, "--tiers", _TIERS]
-        holds_for = [word for tier in _PRICES for word in ("--model", f"{tier}={options.pair / tier}")]
+        holds_for = [word for tier in _PRICES for word in ("--model", f"{tier}={options.pair / f'tiny-{tier}'}")]
         _tokenport("cascade", "fit", work / "fit.outcomes.jsonl", *asked, *holds_for, "--out", policy)
         predicted = json.loads(_tokenport("cascade", "eval", work / "held-out.outcomes.jsonl", "--policy", policy, "--json"))
         with _serving(options.pair, work, {"policy": str(policy)}) as server:
             words = ["--questions", str(work / "held-out.jsonl"), "--tiers", _TIERS, "--out", str(work / "measured.json")]
             print(_tokenport("bench", "cascade", server.url, *words))
         measured = document.load(work / "measured.json")
+        # Six thousand answers are megabytes, and the figures are made of them already.
+        del measured["answers"]
         # The folder of this run is nobody else's: the command that repeats it is this one.
         measured["command"] = f"python -m benchmarks.tiny_pair.cascade PAIR --quality {options.quality} --confidence {options.confidence}"
         document.keep({**measured, "policy": json.loads(policy.read_text(encoding="utf-8")), "predicted": predicted}, options.out)
@@ -62,13 +64,13 @@ def main() -> int:
 
 def _serving(pair: Path, work: Path, policy: Mapping[str, str]) -> AbstractContextManager[Running]:
     """A server with both models as tiers."""
-    large = {"name": "large", "engine": "vllm", "model": str(pair / "large"), "arguments": _ENGINE, "price": _PRICES["large"]}
+    large = {"name": "large", "engine": "vllm", "model": str(pair / "tiny-large"), "arguments": _ENGINE, "price": _PRICES["large"]}
     cascade = {**policy, "tiers": [{"name": "small", "engine": "local", "price": _PRICES["small"]}, large]}
     file = work / "cascade.yaml"
     file.write_text(yaml.safe_dump(cascade), encoding="utf-8")
     flags = [word for name, value in _ENGINE.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, "-m", "serving", "serve", "{model}", "--port", "{port}", "--cascade", str(file), *flags]
-    return running(Contestant("the cascade", command), str(pair / "small"), work / "server.log")
+    return running(Contestant("the cascade", command), str(pair / "tiny-small"), work / "server.log")
 
 
 def _tokenport(*words: Any) -> str:

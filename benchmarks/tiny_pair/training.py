@@ -32,10 +32,10 @@ class Size:
     hidden_size: int
     num_layers: int
     num_steps: int
-    batch_size: int = 256
+    batch_size: int = 128
 
 
-SIZES = {"small": Size(hidden_size=64, num_layers=2, num_steps=1500), "large": Size(hidden_size=128, num_layers=4, num_steps=4000)}
+SIZES = {"small": Size(hidden_size=64, num_layers=2, num_steps=1500), "large": Size(hidden_size=64, num_layers=3, num_steps=6000)}
 
 
 def train(size: Size, source: Iterator[Question], folder: Path, *, seed: int) -> float:
