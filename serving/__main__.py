@@ -129,7 +129,7 @@ def _deploy(words: list[str]) -> int:
 
 
 def _invoke(words: list[str]) -> int:
-    from serving.cascade.invoke_command import run_invoke
+    from serving.cascade.invoke.command import run_invoke
 
     return run_invoke(words, os.environ)
 

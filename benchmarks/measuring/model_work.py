@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from serving.errors import BenchmarkError, PlanError
-from serving.planner.decoder_work import work_of
+from serving.planner.checkpoint.tensors import read_tensors
 from serving.planner.model import model_of
 from serving.planner.model_shape import ModelShape, read_shape, text_config
-from serving.planner.tensors import read_tensors
-from serving.planner.work_per_token import WorkPerToken
+from serving.planner.speed.decoder_work import work_of
+from serving.planner.speed.work_per_token import WorkPerToken
 
 _FLOAT_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 _RATES = {**{name: name for name in _FLOAT_BYTES}, "int8": "int8", "float8_e4m3fn": "float8"}

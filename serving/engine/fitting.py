@@ -14,12 +14,12 @@ from serving.engine.model_to_plan import model_to_plan, surprises_as_plan_errors
 from serving.engine.parallel import is_spread, replicas_here, size_of
 from serving.engine_arguments import engine_arguments
 from serving.errors import NoFit, PlanError, SettingsError
-from serving.planner.context_limit import default_context
-from serving.planner.fit import best_plan, make_plan
 from serving.planner.hardware import Gpu
+from serving.planner.memory.context_limit import default_context
+from serving.planner.memory.fit import best_plan, make_plan
+from serving.planner.memory.plan_words import no_fit_line
 from serving.planner.model import Model
 from serving.planner.plan import Plan, PlanRequest
-from serving.planner.plan_words import no_fit_line
 
 logger = logging.getLogger("tokenport.engine")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from serving.engine.parallel import overridden
 from serving.errors import PlanError
+from serving.planner.checkpoint.tensors import read_tensors
 from serving.planner.model import Model, model_of
-from serving.planner.tensors import read_tensors
 
 
 def model_to_plan(model: str, engine: Mapping[str, Any]) -> Model:

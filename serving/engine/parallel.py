@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving.errors import SettingsError
-from serving.planner.division import PADDED_ARCHITECTURES, why_model_not_padded
+from serving.planner.memory.division import PADDED_ARCHITECTURES, why_model_not_padded
 from serving.planner.model_shape import ModelShape, num_experts, read_shape, text_config
 from serving.planner.sharding import divides
 

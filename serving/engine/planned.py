@@ -10,9 +10,9 @@ from serving.engine.interface import Planned
 from serving.engine.kv_cache_size import wish_of
 from serving.engine.model_to_plan import model_to_plan, surprises_as_plan_errors
 from serving.errors import PlanError
-from serving.planner.fit import best_plan
 from serving.planner.hardware import Gpu
 from serving.planner.interval import Interval, exactly
+from serving.planner.memory.fit import best_plan
 from serving.planner.plan import PerGpu, PlanRequest
 
 if TYPE_CHECKING:

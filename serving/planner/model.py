@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from serving.errors import PlanError
-from serving.planner import placement
-from serving.planner.computed_tensors import computed_tensors
-from serving.planner.decoder_config import decoder_config, shape_of
-from serving.planner.families import FAMILIES
+from serving.planner.checkpoint import placement
+from serving.planner.checkpoint.computed_tensors import computed_tensors
+from serving.planner.checkpoint.decoder_config import decoder_config, shape_of
+from serving.planner.checkpoint.families import FAMILIES
+from serving.planner.checkpoint.parts import Part, parts_of
+from serving.planner.checkpoint.tensors import Tensor, read_tensors
+from serving.planner.memory.weight_format import WeightFormat, checkpoint_config, checkpoint_format
 from serving.planner.model_shape import ModelShape
-from serving.planner.parts import Part, parts_of
-from serving.planner.tensors import Tensor, read_tensors
-from serving.planner.weight_format import WeightFormat, checkpoint_config, checkpoint_format
 
 _TORCH_TO_SAFETENSORS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float": "F32", "half": "F16"}
 FLOAT_BYTES = {"bfloat16": 2, "float16": 2, "half": 2, "float32": 4, "float": 4}

@@ -10,7 +10,7 @@ import pytest
 
 from serving.engine.cpu import find_cores, openmp_environment
 from serving.engine.settle import settle
-from serving.planner.families import FAMILIES
+from serving.planner.checkpoint.families import FAMILIES
 from serving.planner.plan import Plan
 from tests.engine.random_models import make_model
 from tests.engine.tiny_models import CONTEXT, HEADS, INT8, MODELS, Measured, measured, planned, write_config

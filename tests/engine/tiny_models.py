@@ -14,7 +14,7 @@ from typing import Any
 from serving.engine import ledger_worker
 from serving.engine.devices import as_cpu
 from serving.engine.model_to_plan import model_to_plan
-from serving.planner.fit import make_plan
+from serving.planner.memory.fit import make_plan
 from serving.planner.plan import Plan, PlanRequest
 
 SIZES = {

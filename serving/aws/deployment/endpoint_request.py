@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from serving.errors import DeployError
-from serving.planner.sagemaker_values import INFERENCE_AMI_VERSION
+from serving.planner.ranking.sagemaker_values import INFERENCE_AMI_VERSION
 
 TrafficShift = Literal["all-at-once", "canary", "linear"]
 VARIANT = "AllTraffic"

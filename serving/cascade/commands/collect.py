@@ -6,8 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from serving.cascade.collect import Collector
 from serving.cascade.commands import words as kinds
+from serving.cascade.fitting.collect import Collector
 from serving.errors import CascadeError
 from serving.questions import read_questions
 

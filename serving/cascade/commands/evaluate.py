@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from serving.cascade.commands import words as kinds
-from serving.cascade.evaluate import Evaluation, Line, evaluate
-from serving.cascade.outcomes import read_outcomes
+from serving.cascade.fitting.evaluate import Evaluation, Line, evaluate
+from serving.cascade.fitting.outcomes import read_outcomes
 from serving.cascade.policy import Policy
 from serving.cascade.policy_file import read_policy
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from serving.cascade.commands import words as kinds
 from serving.cascade.commands.fit_report import report, warnings
-from serving.cascade.fit import Wish, fit
+from serving.cascade.fitting.fit import Wish, fit
+from serving.cascade.fitting.outcomes import read_outcomes
+from serving.cascade.fitting.training import DEFAULT_HOLD_TOKENS, RULES
 from serving.cascade.identity import chat_template_hash, model_hash, sampling_hash
-from serving.cascade.outcomes import read_outcomes
 from serving.cascade.policy_file import VALID_FOR, write_policy
-from serving.cascade.training import DEFAULT_HOLD_TOKENS, RULES
 from serving.errors import CascadeError
 
 

@@ -1,10 +1,10 @@
 """What `tokenport cascade fit` says of a fit: what was assumed, what it came to, what to beware of."""
 
-from serving.cascade.fit import Fitted
-from serving.cascade.outcomes import Outcomes
+from serving.cascade.fitting.fit import Fitted
+from serving.cascade.fitting.outcomes import Outcomes
+from serving.cascade.fitting.replay import Replay
+from serving.cascade.fitting.training import NUM_TOKENS
 from serving.cascade.policy_file import unknown_signals
-from serving.cascade.replay import Replay
-from serving.cascade.training import NUM_TOKENS
 
 _NAME_WIDTH = 12
 

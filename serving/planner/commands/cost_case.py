@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import get_args
 
 from serving.errors import PlanError
-from serving.planner.calibration import Measured, read_measured
 from serving.planner.commands.cost_options import Given, check_together
 from serving.planner.commands.hub import fetch
 from serving.planner.cost.autoscaling import Autoscaling
@@ -26,6 +25,7 @@ from serving.planner.hardware import Instance
 from serving.planner.instances import find_instance, load_hardware
 from serving.planner.model import read_model
 from serving.planner.prices import read_prices as read_instance_prices
+from serving.planner.speed.calibration import Measured, read_measured
 
 _DEFAULT_WAIT_S = 1.0
 _DEFAULT_CONCURRENCY = "16"

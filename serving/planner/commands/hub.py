@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from serving.errors import PlanError
+from serving.planner.checkpoint.tensors import Tensor, read_tensors
 from serving.planner.model import Fetched
-from serving.planner.tensors import Tensor, read_tensors
 
 _DEADLINE_S = 10.0
 """For each request."""

@@ -8,11 +8,11 @@ from serving.errors import PlanError
 from serving.planner.commands.hub import fetch
 from serving.planner.commands.plan_options import num_gpus_of, parser, request_of
 from serving.planner.commands.ranking import has_target, run_ranking
-from serving.planner.fit import make_plan
 from serving.planner.hardware import Gpu
 from serving.planner.instances import find_gpu, find_instance, load_hardware
+from serving.planner.memory.fit import make_plan
+from serving.planner.memory.plan_text import plan_text
 from serving.planner.model import read_model
-from serving.planner.plan_text import plan_text
 
 
 def run(words: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -7,19 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from serving.errors import PlanError
-from serving.planner.calibration import read_measured
-from serving.planner.context_limit import default_context
 from serving.planner.cost.quantities import count, duration_s, number
-from serving.planner.efficiency import published_efficiency
 from serving.planner.instances import find_instance, load_hardware
+from serving.planner.memory.context_limit import default_context
 from serving.planner.model import Model
-from serving.planner.page import ranking_page
 from serving.planner.plan import PlanRequest
 from serving.planner.prices import read_prices
-from serving.planner.ranking import Ranker, Target
-from serving.planner.ranking_json import ranking_json
-from serving.planner.ranking_text import ranking_text
-from serving.planner.speed import Flow
+from serving.planner.ranking.as_json import ranking_json
+from serving.planner.ranking.as_text import ranking_text
+from serving.planner.ranking.page import ranking_page
+from serving.planner.ranking.ranking import Ranker, Target
+from serving.planner.speed.calibration import read_measured
+from serving.planner.speed.efficiency import published_efficiency
+from serving.planner.speed.speed import Flow
 
 _OUTPUT_SHARE = 4
 """Of the context the part that is output where nothing says how much."""

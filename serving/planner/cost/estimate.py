@@ -4,17 +4,17 @@ import math
 from collections.abc import Sequence
 
 from serving.errors import PlanError
-from serving.planner.calibration import Measured
 from serving.planner.cost.capacity import Capacity
 from serving.planner.cost.load import Load
 from serving.planner.cost.outcome import Speed
-from serving.planner.efficiency import published_efficiency
 from serving.planner.hardware import Instance
 from serving.planner.interval import Interval
 from serving.planner.model import Model
 from serving.planner.plan import PlanRequest
-from serving.planner.ranking import Ranker, Target
-from serving.planner.speed import Flow
+from serving.planner.ranking.ranking import Ranker, Target
+from serving.planner.speed.calibration import Measured
+from serving.planner.speed.efficiency import published_efficiency
+from serving.planner.speed.speed import Flow
 
 
 def estimated_capacity(

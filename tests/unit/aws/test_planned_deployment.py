@@ -5,14 +5,14 @@ import shlex
 import pytest
 
 from serving.aws.deployment.endpoint_options import read_options
-from serving.planner.deployment import deploy_command, settings_of, values_of
-from serving.planner.efficiency import published_efficiency
 from serving.planner.instances import find_instance
 from serving.planner.model import model_of
 from serving.planner.plan import PlanRequest
-from serving.planner.ranking import Ranker, Target
-from serving.planner.sagemaker_values import sagemaker_values
-from serving.planner.speed import Flow
+from serving.planner.ranking.deployment import deploy_command, settings_of, values_of
+from serving.planner.ranking.ranking import Ranker, Target
+from serving.planner.ranking.sagemaker_values import sagemaker_values
+from serving.planner.speed.efficiency import published_efficiency
+from serving.planner.speed.speed import Flow
 
 CONFIG = {
     "model_type": "llama",

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.cascade_outcomes import summary
 from benchmarks.routellm import outcomes, write
-from serving.cascade.outcomes import read_outcomes
+from serving.cascade.fitting.outcomes import read_outcomes
 from serving.errors import BenchmarkError
 
 HEAD = "prompt,mistralai/Mixtral-8x7B-Instruct-v0.1,gpt-4-1106-preview,gpt-4-1106-preview_response\n"

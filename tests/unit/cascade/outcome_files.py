@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.cascade.outcomes import Outcomes
+from serving.cascade.fitting.outcomes import Outcomes
 from serving.cascade.policy import Policy
 from serving.cascade.request_features import request_features
 

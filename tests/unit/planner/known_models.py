@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import serving.planner
+import serving.planner.memory
 from serving.planner.hardware import Gpu
 from serving.planner.interval import Interval, exactly
 from serving.planner.model import Model, model_of
 
 GIB = 2**30
-MEASURED: dict[str, Any] = json.loads(Path(serving.planner.__file__ or "").with_name("overheads.json").read_text(encoding="utf-8"))
+MEASURED: dict[str, Any] = json.loads(Path(serving.planner.memory.__file__ or "").with_name("overheads.json").read_text(encoding="utf-8"))
 CONFIGS: dict[str, dict[str, Any]] = MEASURED["configs"] | {
     "GPT-2": {"model_type": "gpt2", "n_layer": 12, "n_embd": 768, "n_head": 12, "n_positions": 1024, "vocab_size": 50257},
     "Falcon-7B": {

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from serving.errors import PlanError
+from serving.planner.checkpoint.tensors import Tensor, read_tensors
 from serving.planner.model import Fetched, model_of, read_model
-from serving.planner.tensors import Tensor, read_tensors
 from tests.unit.planner.known_models import CONFIGS
 
 LLAMA = CONFIGS["Llama-3.1-8B"]

@@ -1,0 +1,102 @@
+"""The page of a ranking: one file that asks for nothing and cannot be made to say what it is not."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from serving.planner.instances import load_hardware
+from serving.planner.model import model_of
+from serving.planner.plan import PlanRequest
+from serving.planner.ranking.page import ranking_page
+from serving.planner.ranking.ranking import Ranker, Target
+from serving.planner.speed.efficiency import published_efficiency
+from serving.planner.speed.speed import Flow
+
+NAME = '<script>alert("a")</script> & more'
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+CONFIG = {
+    "model_type": "llama",
+    "num_hidden_layers": 16,
+    "hidden_size": 2048,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 8192,
+    "vocab_size": 128256,
+    "max_position_embeddings": 8192,
+}
+
+
+class Page(HTMLParser):
+    """Checks that every element is closed, and keeps what there is."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.attributes, self.text = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append(tag)
+        self.attributes += attributes
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def page_of(target):
+    model, request = model_of(NAME, CONFIG), PlanRequest(context=8192, concurrency=4)
+    ranking = Ranker(model, request, target, published_efficiency()).rank(list(load_hardware().instances.values()))
+    return ranking_page(ranking, model, request, ["a line that is assumed"])
+
+
+@pytest.fixture(scope="module")
+def text():
+    return page_of(Target(Flow(1000, 200, 4), ttft_s=2, tpot_s=0.05, usd_per_hour=5))
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return Page(text)
+
+
+def test_it_is_whole_html(text, page):
+    assert text.startswith("<!doctype html>\n<html")
+    assert page.elements[0] == "html"
+
+
+def test_it_runs_no_script_and_asks_for_nothing(text, page):
+    assert not {"script", "link", "img", "iframe", "object"} & set(page.elements)
+    assert not {"src", "href"} & {name for name, _ in page.attributes}
+    assert not re.search(r"url\(|@import|https?://", text)
+    policies = [value for name, value in page.attributes if name == "content" and "default-src 'none'" in value]
+    assert len(policies) == 1
+
+
+def test_the_models_name_is_text(text, page):
+    assert "<script>" not in text
+    assert any(NAME in piece for piece in page.text)
+
+
+def test_it_has_the_memory_the_frontier_and_both_tables(page):
+    words = " ".join(page.text)
+    assert page.elements.count("svg") >= 2
+    assert page.elements.count("table") == 2
+    for expected in ("KV cache", "USD per million output tokens", "why not", "tokenport deploy endpoint", "a line that is assumed"):
+        assert expected in words
+
+
+def test_it_fits_a_phone_and_the_dark(text, page):
+    assert ("name", "viewport") in page.attributes
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_where_nothing_keeps_the_target_it_says_so():
+    found = Page(page_of(Target(Flow(1000, 200, 4), ttft_s=1e-6)))
+    assert "Nothing keeps the target" in found.text
