@@ -45,12 +45,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Commit:
-    """The answer that the client gets: a whole one, or a stream from its first chunk on. `hold_s` is None where nothing was judged."""
+    """The answer that the client gets: a whole one, or a stream from its first chunk on. `is_judged`: it was asked for with what judging
+    needs. `hold_s`: how long it and the drafts that were dropped before it were held, together."""
 
     answer: bytes | Draft
     attempt: Attempt
     decision: Decision
-    hold_s: float | None
+    is_judged: bool
+    hold_s: float
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Chain:
         self._give_up_at = give_up_at
         self._decision: Decision = route.decision
         self._num_asked = 0
+        self._held_s = 0.0
 
     async def commit(self, request_id: str) -> Commit:
         """Go on until there is an answer to give.
@@ -124,12 +127,14 @@ class Chain:
             raise
         tier.breaker.succeeded()
         if step.rule is None:
-            return Commit(begun.answer, attempt, self._decision_for(step), None)
+            return Commit(begun.answer, attempt, self._decision_for(step), is_judged=False, hold_s=self._held_s)
         hold_s = time.monotonic() - began
         HOLD.labels(tier.name).observe(hold_s)
+        self._held_s += hold_s
         is_accepted = self._accepts(step.rule, begun.tokens[: step.hold_tokens])
         if is_accepted or not self._has_another(step, steps, begun.usage):
-            return Commit(begun.answer, attempt, self._decision_for(step) if is_accepted else "kept", hold_s)
+            decision = self._decision_for(step) if is_accepted else "kept"
+            return Commit(begun.answer, attempt, decision, is_judged=True, hold_s=self._held_s)
         try:
             if isinstance(begun.answer, Draft):
                 await begun.answer.aclose()

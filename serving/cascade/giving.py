@@ -31,29 +31,34 @@ class Giving:
         self._ticket = ticket
 
     def give(self, scope: Scope, interruption: Interruption) -> bytes | Chunks:
-        """What `Engine.generate` returns. `scope`: where the headers are told; what a stream costs is not known when they go out."""
-        headers = {_TIER: self._commit.attempt.tier.name, _DECISION: self._commit.decision}
-        if self._commit.hold_s is not None:
-            headers[_HOLD_MS] = f"{1000 * self._commit.hold_s:.0f}"
+        """What `Engine.generate` returns. `scope`: where the headers are told. They go out before a stream does: its cost there is what has
+        been spent by then, on drafts that were dropped and attempts that failed."""
         answer = self._commit.answer
         given: bytes | Chunks
         if isinstance(answer, bytes):
             given = self._whole(json.loads(answer))
-            headers[_COST] = f"{self._bill.spent_usd:.9f}"
         else:
             given = CascadeChunks(
                 answer,
                 self._asked,
                 self._end,
-                is_judged=self._commit.hold_s is not None,
+                is_judged=self._commit.is_judged,
                 interruption=None if self._commit.attempt.tier.is_local else interruption,
             )
-        _tell(scope, headers)
+        _tell(scope, self._headers())
         return given
+
+    def _headers(self) -> dict[str, str]:
+        return {
+            _TIER: self._commit.attempt.tier.name,
+            _DECISION: self._commit.decision,
+            _HOLD_MS: f"{1000 * self._commit.hold_s:.0f}",
+            _COST: f"{self._bill.spent_usd:.9f}",
+        }
 
     def _whole(self, answer: dict[str, Any]) -> bytes:
         told = self._end(usage_of(answer), False)
-        self._asked.restore(answer, is_judged=self._commit.hold_s is not None)
+        self._asked.restore(answer, is_judged=self._commit.is_judged)
         answer["usage"] = {**(answer.get("usage") or {}), "tokenport": told}
         return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -64,11 +69,10 @@ class Giving:
         if is_failure:
             tier.breaker.failed()
             FAILURES.labels(tier.name, "broken").inc()
-        hold_s = self._commit.hold_s
         return {
             "tier": tier.name,
             "decision": self._commit.decision,
-            "hold_ms": None if hold_s is None else round(1000 * hold_s),
+            "hold_ms": round(1000 * self._commit.hold_s),
             "cost_usd": round(self._bill.spent_usd, 9),
             "rejected_tokens": self._bill.num_rejected_tokens,
         }

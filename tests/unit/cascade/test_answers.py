@@ -68,7 +68,7 @@ async def test_a_draft_that_is_sure_is_let_go_from_its_first_chunk():
     setup = Setup(Model(draft(SURE, SURE, SURE)), Model(), with_policy=policy())
     assert await texts_of(await setup.ask()) == ["d0", "d1", "d2"]
     assert (setup.tier, setup.decision) == ("small", "accepted")
-    assert "x-tokenport-hold-ms" in setup.scope.headers
+    assert float(setup.scope.headers["x-tokenport-cost"]) == 0, "nothing had been spent when it began"
     assert not setup.large.asked
 
 
@@ -77,7 +77,19 @@ async def test_a_draft_that_is_unsure_is_aborted_and_nothing_of_it_is_seen():
     setup = Setup(Model(dropped), Model(stream("L0", "L1")), with_policy=policy())
     assert await texts_of(await setup.ask()) == ["L0", "L1"]
     assert (setup.tier, setup.decision) == ("large", "escalated")
+    assert float(setup.scope.headers["x-tokenport-cost"]) > 0, "the dropped draft had been paid for when the answer began"
     assert dropped.is_closed
+
+
+async def test_the_time_that_a_dropped_draft_was_held_is_told_with_the_answer_that_came_instead():
+    go_on = asyncio.Event()
+    dropped = Chunks([chunk("d0", UNSURE), go_on, chunk("d1", UNSURE)])
+    setup = Setup(Model(dropped), Model(stream("L")), with_policy=policy())
+    asking = asyncio.ensure_future(setup.ask())
+    await asyncio.sleep(0.06)
+    go_on.set()
+    assert await texts_of(await asking) == ["L"]
+    assert int(setup.scope.headers["x-tokenport-hold-ms"]) >= 50
 
 
 async def test_only_the_held_tokens_are_judged():
@@ -161,7 +173,7 @@ async def test_a_rule_on_the_request_alone_holds_nothing():
     setup = Setup(Model(stream("s")), Model(), with_policy=policy(before=SHORT, has_after=False))
     assert await texts_of(await setup.ask()) == ["s"]
     assert setup.decision == "accepted"
-    assert "x-tokenport-hold-ms" not in setup.scope.headers
+    assert setup.scope.headers["x-tokenport-hold-ms"] == "0"
     assert "logprobs" not in setup.small.asked[0]
 
 
