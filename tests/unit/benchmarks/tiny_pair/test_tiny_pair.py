@@ -6,7 +6,6 @@ import pytest
 
 from benchmarks.tiny_pair.questions import LETTERS, held_out, questions
 
-
 RIGHT = {
     "copy": str,
     "sort": lambda letters: "".join(sorted(letters)),
