@@ -40,6 +40,6 @@ def _hardware(options: argparse.Namespace) -> tuple[Gpu, int]:
     if options.gpu:
         return find_gpu(options.gpu, hardware), num_gpus_of(options)
     instance = find_instance(options.instance, hardware)
-    if instance.unsupported is not None or instance.gpu is None:
+    if instance.unsupported is not None:
         raise PlanError(f"--instance {instance.name}: Tokenport does not run there: {instance.unsupported}")
     return instance.gpu, instance.num_gpus

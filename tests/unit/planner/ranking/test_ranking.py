@@ -125,6 +125,9 @@ def test_without_a_context_it_is_the_models_own(rank):
     _, found = rank("--instance", "ml.p5en.48xlarge", request=PlanRequest())
     assert found["context"] == 131072
     assert "--context 131072: the model's own" in found["assumed"]
+    assert found["fits"]
+    assert found["per_gpu"]["weights_bytes"].keys() == {"estimate", "low", "high"}
+    assert found["num_gpus"] == found["winners"][0]["tensor_parallel_size"], "the plan is that of the first winner"
 
 
 def test_more_copies_than_gpus_is_a_reason(rank):
