@@ -16,8 +16,8 @@ ESTIMATE = (
 
 
 def ranking_json(ranking: Ranking, model: Model, request: PlanRequest, assumed: list[str]) -> dict[str, Any]:
-    """`winners` and `losers` as in `Ranking`, and the fields of a plan: that of the first winner, or, where nothing keeps the target, of the
-    first candidate that fits."""
+    """`winners` and `losers` as in `Ranking`, and the fields of a plan: that of the first winner, or, where nothing keeps the target, that
+    of the first candidate that fits."""
     plans = [one.plan for one in (*ranking.winners, *ranking.losers) if one.plan is not None]
     plan = next((one for one in plans if one.fits), plans[0] if plans else None)
     return {
