@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -48,6 +49,13 @@ def wait_for_ready(unready: Sequence[Any]) -> Any:
             # In the words of vLLM's own monitor, which watches workers only once they are ready.
             logging.getLogger(_LOGGERS[1]).error("Worker proc %s died unexpectedly (exit code: %s)", name, code)
         raise
+
+
+def join_ended(processes: Sequence[BaseProcess]) -> None:
+    """Wait until those that have closed their pipes have an exit code too."""
+    for process in processes:
+        if connection.wait([process.sentinel], timeout=0):
+            process.join(_EXIT_DEADLINE_S)
 
 
 def _end_with_parent() -> None:

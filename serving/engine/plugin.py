@@ -16,6 +16,7 @@ _MARK = "replaced_by_tokenport"
 def register() -> None:
     """Install the changes. Does nothing twice."""
     _tell_failures()
+    _tell_how_a_core_ended()
     _tell_what_memory_lacks()
     _report_weight_loading()
     _watch_all_loaders()
@@ -52,6 +53,23 @@ def _tell_failures() -> None:
         if name not in failures.originals:
             failures.originals[name] = getattr(owner, name)
             setattr(owner, name, staticmethod(ours))
+
+
+def _tell_how_a_core_ended() -> None:
+    """A process that is killed closes its pipe a moment before it has an exit code. vLLM asks in between, and finds that none has ended."""
+    from vllm.v1.engine.utils import CoreEngineProcManager
+
+    from serving.engine.failures import join_ended
+
+    def joining(original: Callable[..., Any]) -> Callable[..., Any]:
+        def finished_procs(self: Any) -> dict[str, int]:
+            join_ended(self.processes)
+            found: dict[str, int] = original(self)
+            return found
+
+        return finished_procs
+
+    _replace(CoreEngineProcManager, "finished_procs", joining)
 
 
 def _tell_what_memory_lacks() -> None:

@@ -13,7 +13,6 @@ import botocore.loaders
 import botocore.session
 import pytest
 from botocore.config import Config
-from moto.server import ThreadedMotoServer
 
 from container.conformance.runtime.event_stream import encode_payload_part
 from serving.aws.bedrock_model import BedrockModel
@@ -197,6 +196,9 @@ def test_the_imitation_of_bedrock_is_one_that_boto3_reads(service):
 
 
 async def test_moto_answers_too(service):
+    # Flask, which it brings, may be in no process that an engine runs in: vLLM looks at all modules, and Flask's proxies do not bear that.
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     try:
