@@ -35,7 +35,7 @@ usage: tokenport COMMAND [MODEL] [--SETTING VALUE ...]
   prepare   write a checkpoint quantised, split for its ranks or both: prepare MODEL OUT --quantization int8 (prepare --help: all it takes)
   bench     measure a server: throughput, latency, startup, memory, quality, compare (bench --help: all of them)
   plan      before anything is deployed: does it fit, on what, how fast, for how much (plan --help)
-  cascade   fit and evaluate the policy by which a small model hands over to a larger one: cascade fit|eval (cascade --help)
+  cascade   fit and evaluate the policy by which a small model hands over to a larger one: cascade collect|fit|eval
   deploy    put the container on SageMaker, or a function in front of it: deploy endpoint|lambda|destroy (deploy --help)
   invoke    ask a model anywhere, streaming: a server, a SageMaker endpoint, Bedrock (invoke --help)
   memory    print where every byte of a running server's devices is, and what its start took: memory [URL] [--json]
