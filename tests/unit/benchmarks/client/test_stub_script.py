@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.client.stub import Behaviour, Script, WorkClock, script_from
+from benchmarks.client.stub_script import Behaviour, Script, WorkClock, script_from
 from serving.errors import BenchmarkError
 
 
