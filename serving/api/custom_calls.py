@@ -5,30 +5,25 @@ stream output_fn gets each chunk. What fails is logged without what was said, an
 """
 
 import asyncio
-import contextlib
-import io
-import json
 import logging
 import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
-import numpy
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
-from sagemaker_inference import content_types, decoder, encoder
+from sagemaker_inference import content_types
 from sagemaker_inference.errors import BaseInferenceToolkitError, UnsupportedFormatError
-from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
+from serving.api.custom_bodies import array_of, body_of, encoded, typed
 from serving.api.custom_engine import Context, EngineHandle, Stream, Threads, UserCodeError, call, chunk_of, next_text
+from serving.api.custom_streams import Closing, JsonChunks, RawStream, frames_of
 from serving.api.framing import ChunkResponse
 from serving.api.negotiation import negotiate
 from serving.api.schemas import content_type_of, read_json_object
 from serving.engine import work
-from serving.engine.interface import Chunks, Engine
-from serving.errors import CustomCodeFailure, InvalidRequest, NotAcceptable, RequestError, UnsupportedMediaType
+from serving.engine.interface import Engine
+from serving.errors import CustomCodeFailure, NotAcceptable, UnsupportedMediaType
 
 logger = logging.getLogger("tokenport.custom_code")
 
@@ -70,7 +65,7 @@ class CustomCalls:
             if isinstance(error, UserCodeError):
                 return self._failed(error)
             raise
-        if not isinstance(response, _RawStream | ChunkResponse):
+        if not isinstance(response, RawStream | ChunkResponse):
             await handle.close()
         return response
 
@@ -92,10 +87,10 @@ class CustomCalls:
         model = this.handle if self._model is None else self._model
         if "transform_fn" in self._functions:
             return await self._written(
-                await this.run("transform_fn", model, await _data(this.request), this.content_type, this.accept), this
+                await this.run("transform_fn", model, await body_of(this.request), this.content_type, this.accept), this
             )
         if "input_fn" in self._functions:
-            body = await this.run("input_fn", await _data(this.request), this.content_type)
+            body = await this.run("input_fn", await body_of(this.request), this.content_type)
         else:
             body = await self._decoded(this)
         if "predict_fn" in self._functions:
@@ -112,13 +107,13 @@ class CustomCalls:
             return await self._streamed(prediction, this)
         if "output_fn" in self._functions:
             return await self._written(await this.run("output_fn", prediction, this.accept), this)
-        return await self._threads.run(_encoded, prediction, this.accept)
+        return await self._threads.run(encoded, prediction, this.accept)
 
     async def _decoded(self, this: "_Call") -> Any:
         """What the server or the toolkit reads: a JSON object, or an array."""
         if "predict_fn" not in self._functions or this.content_type not in _DECODED_TYPES:
             return await read_json_object(this.request)
-        return await self._threads.run(_array, await _data(this.request), this.content_type)
+        return await self._threads.run(array_of, await body_of(this.request), this.content_type)
 
     async def _streamed(self, prediction: Iterator[Any], this: "_Call") -> Response:
         items = _chunks_of(prediction) if isinstance(prediction, Stream) else self._items_of(prediction)
@@ -126,8 +121,8 @@ class CustomCalls:
             items = self._outputs_of(items, this)
             return await self._raw(items, this)
         form, _ = negotiate(this.request.headers.get("accept", ""), True)
-        chunks = prediction.chunks if isinstance(prediction, Stream) else _JsonChunks(await anext(items, None), items)
-        return ChunkResponse(_Closing(chunks, this.handle), form)
+        chunks = prediction.chunks if isinstance(prediction, Stream) else JsonChunks(await anext(items, None), items)
+        return ChunkResponse(Closing(chunks, this.handle), form)
 
     async def _items_of(self, prediction: Iterator[Any]) -> AsyncIterator[Any]:
         while (item := await self._threads.run(call, "predict_fn", next, prediction, _END)) is not _END:
@@ -141,25 +136,25 @@ class CustomCalls:
         """What output_fn or transform_fn returned: data, or data and its content type."""
         if isinstance(result, Iterator):
             return await self._raw(self._items_of(result), this)
-        data, content_type = _typed(result, this.accept)
+        data, content_type = typed(result, this.accept)
         return Response(data, media_type=content_type)
 
     async def _raw(self, items: AsyncIterator[Any], this: "_Call") -> Response:
         # The first item is waited for, so that what fails before it still gets its status.
         first = await anext(items, None)
-        data, content_type = _typed("" if first is None else first, this.accept)
+        data, content_type = typed("" if first is None else first, this.accept)
         limits = work.current_scope.get()
 
         async def parts() -> AsyncIterator[bytes]:
             yield data
             while (item := await _within(anext(items, _END), limits, limits.stream_deadline_s if limits else None)) is not _END:
-                yield _typed(item, this.accept)[0]
+                yield typed(item, this.accept)[0]
 
-        return _RawStream(parts(), content_type, this.handle, self._failed)
+        return RawStream(parts(), content_type, this.handle, self._failed)
 
     def _failed(self, error: UserCodeError) -> Response:
         cause = error.__cause__
-        extra: dict[str, Any] = {"function": error.function, "error": type(cause).__name__, "traceback": _frames(cause)}
+        extra: dict[str, Any] = {"function": error.function, "error": type(cause).__name__, "traceback": frames_of(cause)}
         if self._log_messages:
             extra["error_message"] = str(cause)
         logger.error("custom code failed", extra=extra)
@@ -191,69 +186,6 @@ class _Call:
         return await self._calls.run(name, self._context, *arguments)
 
 
-class _RawStream(StreamingResponse):
-    """Bytes as the user's code gives them. What fails half way breaks off the response: no form of telling it is known here."""
-
-    def __init__(self, parts: AsyncIterator[bytes], content_type: str, handle: EngineHandle, failed: Callable[[UserCodeError], object]):
-        self._handle = handle
-        self._failed = failed
-        super().__init__(parts, media_type=content_type, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        except (UserCodeError, RequestError) as error:
-            if isinstance(error, UserCodeError):
-                with contextlib.suppress(RequestError):
-                    self._failed(error)
-            logger.warning("a stream of custom code was broken off")
-        finally:
-            await self._handle.close()
-
-
-class _JsonChunks:
-    """A generator's items as chunks: JSON objects, framed as the server frames its own."""
-
-    def __init__(self, first: Any, items: AsyncIterator[Any]) -> None:
-        self._first = first
-        self._items = items
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> str:
-        item, self._first = self._first, None
-        try:
-            return str(encoder.encode(item if item is not None else await anext(self._items), content_types.JSON))
-        except RequestError as error:
-            return json.dumps(error.body())
-        except (UserCodeError, TypeError) as error:
-            cause = error.__cause__ or error
-            logger.error("custom code failed", extra={"function": "predict_fn", "error": type(cause).__name__, "traceback": _frames(cause)})
-            return json.dumps(CustomCodeFailure(f"the model's predict_fn failed with {type(cause).__name__}").body())
-
-    async def aclose(self) -> None:
-        pass
-
-
-class _Closing:
-    """Chunks that end their request's other questions with them."""
-
-    def __init__(self, chunks: Chunks, handle: EngineHandle) -> None:
-        self._chunks = chunks
-        self._handle = handle
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> str:
-        return await anext(self._chunks)
-
-    async def aclose(self) -> None:
-        await self._handle.close()
-        await self._chunks.aclose()
-
-
 async def _chunks_of(stream: Stream) -> AsyncIterator[dict[str, Any]]:
     while (text := await next_text(stream.chunks)) is not None:
         yield chunk_of(text)
@@ -266,61 +198,3 @@ async def _within(step: Awaitable[_T], limits: work.Scope | None, limit_s: float
         return await asyncio.wait_for(step, max(0.0, limits.started + limit_s + _GRACE_S - time.monotonic()))
     except TimeoutError:
         raise CustomCodeFailure(f"the model's own code did not answer within {limit_s:g} s") from None
-
-
-async def _data(request: Request) -> bytes | str:
-    """The body as the toolkit gives it: text where the type is text by its book."""
-    raw = await request.body()
-    if content_type_of(request) not in content_types.UTF8_TYPES:
-        return raw
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"the body is not UTF-8: {error.reason} at byte {error.start}") from error
-
-
-def _array(data: bytes | str, content_type: str) -> Any:
-    try:
-        if content_type == content_types.NPY:
-            # The toolkit's decoder would unpickle what a client sends.
-            return numpy.load(io.BytesIO(data if isinstance(data, bytes) else data.encode()), allow_pickle=False)
-        return decoder.decode(data, content_type)
-    except Exception as error:
-        raise InvalidRequest(f"the body is no {content_type}: {type(error).__name__}") from error
-
-
-def _encoded(prediction: Any, accept: str) -> Response:
-    for item in accept.split(","):
-        media_type = item.partition(";")[0].strip().lower()
-        media_type = content_types.JSON if media_type in (content_types.ANY, "application/*") else media_type
-        if media_type in encoder.SUPPORTED_CONTENT_TYPES:
-            try:
-                return Response(encoder.encode(prediction, media_type), media_type=media_type)
-            except Exception as error:
-                raise UserCodeError("predict_fn") from error
-    known = ", ".join(sorted(encoder.SUPPORTED_CONTENT_TYPES))
-    raise NotAcceptable(f"Accept: {accept[:200]!r} is not supported: accept {known}")
-
-
-def _typed(result: Any, accept: str) -> tuple[bytes, str]:
-    content_type = accept.partition(",")[0].partition(";")[0].strip()
-    if isinstance(result, tuple) and len(result) == 2:
-        result, content_type = result
-    if isinstance(result, dict | list):
-        result = encoder.encode(result, content_types.JSON)
-    if isinstance(result, str):
-        result = result.encode()
-    if not isinstance(result, bytes | bytearray):
-        raise CustomCodeFailure(
-            f"the model's own code returned {type(result).__name__} as the answer: return text, bytes or an object of JSON"
-        )
-    return bytes(result), str(content_type)
-
-
-def _frames(error: BaseException | None) -> str:
-    """Where it was raised, and what that came from, without any message: those may hold what a request said."""
-    told: list[str] = []
-    while error is not None:
-        told = [*traceback.format_tb(error.__traceback__), f"{type(error).__name__}\n", *told]
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return "".join(told)
