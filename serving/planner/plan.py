@@ -48,6 +48,16 @@ class PerGpu:
     budget_bytes: Interval
 
 
+PARTS = {
+    "weights": "weights_bytes",
+    "KV cache": "kv_cache_bytes",
+    "activations": "activation_peak_bytes",
+    "CUDA graphs": "cuda_graph_bytes",
+    "outside torch": "non_torch_bytes",
+}
+"""The parts of `PerGpu` that add up, by the words for them."""
+
+
 @dataclass(frozen=True)
 class Remedy:
     """A change that makes it fit, planned and found to; `settings` what it is in Tokenport's settings."""

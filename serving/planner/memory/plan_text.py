@@ -3,17 +3,10 @@
 from serving.planner.hardware import Gpu
 from serving.planner.interval import Interval
 from serving.planner.model import Model
-from serving.planner.plan import Plan
+from serving.planner.plan import PARTS, Plan
 
 _GIB = 2**30
 _BAR = 40
-_PARTS = {
-    "weights": "weights_bytes",
-    "KV cache": "kv_cache_bytes",
-    "activations": "activation_peak_bytes",
-    "CUDA graphs": "cuda_graph_bytes",
-    "outside torch": "non_torch_bytes",
-}
 
 
 def plan_text(plan: Plan, model: Model, gpu: Gpu) -> str:
@@ -44,7 +37,7 @@ def _verdict(plan: Plan, model: Model, gpu: Gpu) -> str:
 def _table(plan: Plan) -> list[str]:
     gpu = plan.per_gpu
     longest = max(gpu.usable_bytes.estimate, gpu.total_bytes.estimate)
-    rows = [(name, getattr(gpu, field)) for name, field in _PARTS.items()]
+    rows = [(name, getattr(gpu, field)) for name, field in PARTS.items()]
     rows += [("together", gpu.total_bytes), ("may take", gpu.budget_bytes), ("has", gpu.usable_bytes)]
     lines = [f"{'GiB of each GPU':<15}  estimate     low to high"]
     for name, part in rows:

@@ -4,17 +4,10 @@ import math
 from collections.abc import Sequence
 from xml.etree.ElementTree import Element, SubElement
 
-from serving.planner.plan import PerGpu
+from serving.planner.plan import PARTS, PerGpu
 from serving.planner.ranking.ranking import Candidate
 
 _GIB = 2**30
-_PARTS = {
-    "weights": "weights_bytes",
-    "KV cache": "kv_cache_bytes",
-    "activations": "activation_peak_bytes",
-    "CUDA graphs": "cuda_graph_bytes",
-    "outside torch": "non_torch_bytes",
-}
 _WIDTH = 480
 _BAR_HEIGHT, _LINE_HEIGHT = 22, 18
 _PLOT_HEIGHT, _LEFT, _BOTTOM, _MARGIN = 320, 50, 40, 14
@@ -22,13 +15,13 @@ _PLOT_HEIGHT, _LEFT, _BOTTOM, _MARGIN = 320, 50, 40, 14
 
 def memory_bar(per_gpu: PerGpu) -> Element:
     """The parts beside each other on the width of what torch sees, and what each is."""
-    height = _BAR_HEIGHT + _LINE_HEIGHT * len(_PARTS) + 8
+    height = _BAR_HEIGHT + _LINE_HEIGHT * len(PARTS) + 8
     svg = _svg(height, "memory of the fullest GPU")
     usable = per_gpu.usable_bytes.estimate
     full = max(usable, per_gpu.total_bytes.estimate)
     _shape(svg, "rect", {"x": 0, "y": 0, "width": _WIDTH * usable / full, "height": _BAR_HEIGHT, "style": "fill: var(--free)"})
     left = 0.0
-    for index, (title, name) in enumerate(_PARTS.items()):
+    for index, (title, name) in enumerate(PARTS.items()):
         interval = getattr(per_gpu, name)
         width = _WIDTH * interval.estimate / full
         colour = f"fill: var(--part-{index})"

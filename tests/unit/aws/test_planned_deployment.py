@@ -13,17 +13,9 @@ from serving.planner.ranking.ranking import Ranker, Target
 from serving.planner.ranking.sagemaker_values import sagemaker_values
 from serving.planner.speed.efficiency import published_efficiency
 from serving.planner.speed.speed import Flow
+from tests.unit.planner.known_models import CONFIGS
 
-CONFIG = {
-    "model_type": "llama",
-    "num_hidden_layers": 16,
-    "hidden_size": 2048,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "intermediate_size": 8192,
-    "vocab_size": 128256,
-    "max_position_embeddings": 8192,
-}
+CONFIG = CONFIGS["Llama-3.2-1B"]
 FILLED_IN = {
     "NAME": "chat",
     "ROLE_ARN": "arn:aws:iam::123456789012:role/tokenport",

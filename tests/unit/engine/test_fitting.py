@@ -9,19 +9,10 @@ from serving.engine.devices import as_cpu, as_gpu
 from serving.engine.fitting import check_fit
 from serving.engine.kv_cache_size import Wish
 from serving.errors import NoFit, StartError
+from tests.unit.planner.known_models import CONFIGS
 
 GIB = 2**30
-LLAMA_8B = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "num_hidden_layers": 32,
-    "hidden_size": 4096,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "intermediate_size": 14336,
-    "vocab_size": 128256,
-    "max_position_embeddings": 131072,
-}
+LLAMA_8B = CONFIGS["Llama-3.1-8B"] | {"architectures": ["LlamaForCausalLM"]}
 SHORT = {"max_model_len": 4096}
 
 

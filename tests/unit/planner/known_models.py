@@ -12,6 +12,16 @@ from serving.planner.model import Model, model_of
 GIB = 2**30
 MEASURED: dict[str, Any] = json.loads(Path(serving.planner.memory.__file__ or "").with_name("overheads.json").read_text(encoding="utf-8"))
 CONFIGS: dict[str, dict[str, Any]] = MEASURED["configs"] | {
+    "Llama-3.2-1B": {
+        "model_type": "llama",
+        "num_hidden_layers": 16,
+        "hidden_size": 2048,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "intermediate_size": 8192,
+        "vocab_size": 128256,
+        "max_position_embeddings": 8192,
+    },
     "GPT-2": {"model_type": "gpt2", "n_layer": 12, "n_embd": 768, "n_head": 12, "n_positions": 1024, "vocab_size": 50257},
     "Falcon-7B": {
         "model_type": "falcon",

@@ -12,19 +12,11 @@ from serving.planner.ranking.page import ranking_page
 from serving.planner.ranking.ranking import Ranker, Target
 from serving.planner.speed.efficiency import published_efficiency
 from serving.planner.speed.speed import Flow
+from tests.unit.planner.known_models import CONFIGS
 
 NAME = '<script>alert("a")</script> & more'
 VOID = {"meta", "link", "br", "img", "input", "hr"}
-CONFIG = {
-    "model_type": "llama",
-    "num_hidden_layers": 16,
-    "hidden_size": 2048,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "intermediate_size": 8192,
-    "vocab_size": 128256,
-    "max_position_embeddings": 8192,
-}
+CONFIG = CONFIGS["Llama-3.2-1B"]
 
 
 class Page(HTMLParser):

@@ -10,18 +10,9 @@ from serving.errors import PlanError
 from serving.planner.commands.ranking import add_options, has_target, run_ranking
 from serving.planner.model import model_of
 from serving.planner.plan import PlanRequest
+from tests.unit.planner.known_models import CONFIGS
 
-CONFIG = {
-    "model_type": "llama",
-    "num_hidden_layers": 32,
-    "hidden_size": 4096,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "intermediate_size": 14336,
-    "vocab_size": 128256,
-    "max_position_embeddings": 131072,
-    "torch_dtype": "bfloat16",
-}
+CONFIG = CONFIGS["Llama-3.1-8B"] | {"torch_dtype": "bfloat16"}
 REQUEST = PlanRequest(context=8192, concurrency=8)
 
 

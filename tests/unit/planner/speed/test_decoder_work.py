@@ -5,17 +5,9 @@ import pytest
 from serving.errors import PlanError
 from serving.planner.model import model_of
 from serving.planner.speed.decoder_work import computed_in, work_of
+from tests.unit.planner.known_models import CONFIGS
 
-LLAMA_8B = {
-    "model_type": "llama",
-    "num_hidden_layers": 32,
-    "hidden_size": 4096,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "intermediate_size": 14336,
-    "vocab_size": 128256,
-    "max_position_embeddings": 131072,
-}
+LLAMA_8B = CONFIGS["Llama-3.1-8B"]
 MIXTRAL = {**LLAMA_8B, "model_type": "mixtral", "vocab_size": 32000, "num_local_experts": 8, "num_experts_per_tok": 2}
 
 
