@@ -84,6 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TokenportError as error:
         print(f"tokenport: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # Nobody reads on, as after `| head`. What is left in the buffer must not fail again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _NOBODY_READS_EXIT_CODE
 
 
 def _help(words: list[str]) -> int:
@@ -261,6 +265,8 @@ def _find_script(settings: Settings, source: ModelSource) -> Script | None:
 
 
 _MODULE = "serving.__main__"
+_NOBODY_READS_EXIT_CODE = 141
+"""128 and SIGPIPE, as of programs that the signal ends."""
 _EXAMPLE = '{"messages": [{"role": "user", "content": "What is the chemical symbol for water?"}], "temperature": 0}'
 
 

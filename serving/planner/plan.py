@@ -67,12 +67,25 @@ class Remedy:
 
 
 @dataclass(frozen=True)
+class Division:
+    """The model over `tensor_parallel_size` GPUs. `is_padded`: filled up with zeros. What zeros and copies of KV heads cost on all of them
+    together. `refused`: why it cannot be divided so, None if it can."""
+
+    tensor_parallel_size: int
+    is_padded: bool = False
+    added_weights_bytes: float = 0.0
+    added_kv_bytes_per_token: float = 0.0
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """`fits`: the estimates of all parts together are within the estimate of the budget; `is_sure` if the ends of the intervals that speak
     against it say the same. `request` with every size settled. `kv_bytes_per_token` over all ranks of a replica, as vLLM counts them
     (`KvCache.bytes_per_token`); `max_kv_tokens` what a replica's cache holds. `max_context` at the concurrency asked for, `max_concurrency`
     at the context, over all replicas, and no more than they run at once; both 0 where the weights leave no room. If it does not fit,
-    `shortfall_bytes` a GPU, and the `remedies`, cheapest first. `assumed`: a line for each value that nobody told."""
+    `shortfall_bytes` a GPU, and the `remedies`, cheapest first. `divisions`: which sizes there are, and what each costs.
+    `assumed`: a line for each value that nobody told."""
 
     fits: bool
     is_sure: bool
@@ -86,6 +99,7 @@ class Plan:
     shortfall_bytes: float
     remedies: tuple[Remedy, ...]
     assumed: tuple[str, ...]
+    divisions: tuple[Division, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As `tokenport plan --json` prints it."""

@@ -1,13 +1,14 @@
 """Over how many ranks a model can be split: by vLLM's rules as it is, else with zeros where Tokenport knows the model well enough."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from serving.errors import PlanError
 from serving.planner.memory.weight_format import checkpoint_config
 from serving.planner.model import Model
 from serving.planner.model_shape import ModelShape
-from serving.planner.sharding import Sharding, are_valid_slots, plan
+from serving.planner.plan import Division
+from serving.planner.sharding import Precision, Sharding, are_valid_slots, plan
 
 PADDED_ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
@@ -40,6 +41,21 @@ def sharding_of(model: Model, num_ranks: int, *, quantization: str | None, num_e
         f"tensor_parallel_size={num_ranks} cannot divide the model: it has {_sizes(model.decoder, shape)}; "
         f"sizes that can: {', '.join(map(str, sizes))}; zeros cannot fill it up: {why}"
     )
+
+
+def divisions_of(model: Model, sizes: Iterable[int], *, quantization: str | None, float_bytes: int) -> tuple[Division, ...]:
+    """Each of `sizes`, tensor parallel ones, with what it costs. `quantization`: of the engine, None for what the checkpoint is."""
+    is_small = quantization is not None or model.checkpoint_method is not None
+    precision = Precision(weight_bytes=1 if is_small else float_bytes, kv_bytes=float_bytes)
+    found = []
+    for size in sizes:
+        try:
+            sharding = sharding_of(model, size, quantization=quantization)
+        except PlanError as error:
+            found.append(Division(size, refused=str(error)))
+        else:
+            found.append(Division(size, sharding.is_padded, *sharding.added_bytes(precision)))
+    return tuple(found)
 
 
 def why_model_not_padded(config: Mapping[str, Any], quantization: str | None) -> str | None:

@@ -11,7 +11,7 @@ from serving.errors import PlanError
 from serving.planner.hardware import Gpu
 from serving.planner.interval import Interval, exactly
 from serving.planner.memory.context_limit import longest_context
-from serving.planner.memory.division import sharding_of
+from serving.planner.memory.division import divisions_of, sharding_of
 from serving.planner.memory.kv_cache import KvCache, kv_cache_of
 from serving.planner.memory.layout import Layout
 from serving.planner.memory.overheads import Overheads, overheads
@@ -20,8 +20,12 @@ from serving.planner.memory.remedies import remedies_of
 from serving.planner.memory.settled import Settled, settle
 from serving.planner.memory.weight_format import online_format
 from serving.planner.memory.weights import weights_bytes
-from serving.planner.model import Model
+from serving.planner.model import FLOAT_BYTES, Model
 from serving.planner.plan import PerGpu, Plan, PlanRequest
+
+_GIB = 2**30
+_USUAL_GPUS = 8
+"""Of one machine: over how many at least it is said how the model can be divided."""
 
 
 def make_plan(model: Model, request: PlanRequest, gpu: Gpu, num_gpus: int) -> Plan:
@@ -31,6 +35,9 @@ def make_plan(model: Model, request: PlanRequest, gpu: Gpu, num_gpus: int) -> Pl
         PlanError: a value is impossible, or vLLM would refuse it.
     """
     plan = best_plan(model, request, gpu, num_gpus)
+    sizes = range(1, max(num_gpus, _USUAL_GPUS) + 1)
+    float_bytes = FLOAT_BYTES[plan.request.dtype]
+    plan = replace(plan, divisions=divisions_of(model, sizes, quantization=plan.request.quantization, float_bytes=float_bytes))
     if plan.fits:
         return plan
     return replace(plan, remedies=tuple(remedies_of(plan, request, model, gpu, num_gpus, best_plan)))
@@ -78,11 +85,12 @@ def _layout(model: Model, request: PlanRequest, size: int) -> Layout:
 @dataclass(frozen=True)
 class _Parts:
     """What a GPU holds beside the KV cache; `share` is what the engine may take of it: gpu_memory_utilization of what there is. What is
-    there before the engine starts does not count against its share."""
+    there before the engine starts does not count against its share, and has its place in the `rest`."""
 
     weights: Interval
     overheads: Overheads
     share: Interval
+    rest: Interval
 
     @property
     def held(self) -> Interval:
@@ -104,7 +112,9 @@ def _plan(model: Model, settled: Settled, layout: Layout, gpu: Gpu) -> Plan:
     at_once = min(max(0, num_blocks - 1) // of_sequence, settled.steps.num_seqs)
     return Plan(
         fits=fits,
-        is_sure=needed.high <= parts.share.low if fits else needed.low > parts.share.high,
+        is_sure=needed.high <= parts.share.low and parts.overheads.start_bytes.high <= parts.rest.low
+        if fits
+        else needed.low > parts.share.high,
         request=request,
         num_gpus=layout.num_ranks * layout.num_replicas,
         per_gpu=_per_gpu(parts, asked, gpu),
@@ -114,7 +124,7 @@ def _plan(model: Model, settled: Settled, layout: Layout, gpu: Gpu) -> Plan:
         max_concurrency=at_once * layout.num_replicas,
         shortfall_bytes=max(0.0, needed.estimate - parts.share.estimate),
         remedies=(),
-        assumed=(*settled.assumed, *parts.overheads.assumed, *_doubts(settled, cache, gpu)),
+        assumed=(*settled.assumed, *parts.overheads.assumed, *_doubts(settled, cache, parts, gpu)),
     )
 
 
@@ -127,6 +137,7 @@ def _parts(model: Model, settled: Settled, layout: Layout, gpu: Gpu) -> _Parts:
         weights=weights_bytes(model, layout, weight_format, settled.steps.float_bytes),
         overheads=over,
         share=gpu.usable_bytes.times(request.gpu_memory_utilization),
+        rest=gpu.usable_bytes.times(1 - request.gpu_memory_utilization),
     )
 
 
@@ -140,8 +151,12 @@ def _per_gpu(parts: _Parts, kv_cache: Interval, gpu: Gpu) -> PerGpu:
         non_torch_bytes=start + parts.overheads.grown_bytes,
         total_bytes=parts.held + kv_cache + start,
         usable_bytes=gpu.usable_bytes,
-        budget_bytes=parts.share + start,
+        budget_bytes=_at_most(gpu.usable_bytes, parts.share + start),
     )
+
+
+def _at_most(most: Interval, interval: Interval) -> Interval:
+    return Interval(min(interval.estimate, most.estimate), min(interval.low, most.low), min(interval.high, most.high))
 
 
 def _asked_bytes(settled: Settled, cache: KvCache) -> float:
@@ -154,8 +169,14 @@ def _asked_bytes(settled: Settled, cache: KvCache) -> float:
     return (settled.num_sequences * of_sequence + 1) * cache.block_bytes
 
 
-def _doubts(settled: Settled, cache: KvCache, gpu: Gpu) -> list[str]:
+def _doubts(settled: Settled, cache: KvCache, parts: _Parts, gpu: Gpu) -> list[str]:
     doubts = []
+    start, rest = parts.overheads.start_bytes.estimate, parts.rest.estimate
+    if start > rest:
+        doubts.append(
+            f"what is outside torch: {start / _GIB:.1f} GiB before vLLM looks, by the estimate, and gpu_memory_utilization="
+            f"{settled.request.gpu_memory_utilization:g} leaves {rest / _GIB:.1f}: vLLM would not start; set less"
+        )
     if not cache.sees_everything:
         doubts.append(f"kv_bytes_per_token: of a sequence of {settled.context} tokens, since layers with a sliding window keep fewer")
     if settled.request.enforce_eager and gpu.device == "cuda":

@@ -3,15 +3,16 @@
 from serving.planner.hardware import Gpu
 from serving.planner.interval import Interval
 from serving.planner.model import Model
-from serving.planner.plan import PARTS, Plan
+from serving.planner.plan import PARTS, Division, Plan
 
 _GIB = 2**30
+_MIB = 2**20
 _BAR = 40
 
 
 def plan_text(plan: Plan, model: Model, gpu: Gpu) -> str:
     """Lines for a terminal, 100 columns at most but for what was assumed."""
-    lines = [_verdict(plan, model, gpu), "", *_table(plan), "", *_capacity(plan)]
+    lines = [_verdict(plan, model, gpu), "", *_table(plan), "", *_capacity(plan), "", *_divisions(plan)]
     if not plan.fits:
         lines += ["", "what would make it fit, cheapest first:" if plan.remedies else "nothing that is known here would make it fit"]
         lines += [f"  {remedy.change}" for remedy in plan.remedies]
@@ -60,3 +61,21 @@ def _capacity(plan: Plan) -> list[str]:
     if not plan.fits:
         lines.append(f"{plan.shortfall_bytes / _GIB:.2f} GiB are lacking on each GPU")
     return lines
+
+
+def _divisions(plan: Plan) -> list[str]:
+    """Sizes that are told the same of stand on one line."""
+    sizes: dict[str, list[str]] = {}
+    for division in plan.divisions:
+        sizes.setdefault(_told(division), []).append(str(division.tensor_parallel_size))
+    width = max(len(", ".join(same)) for same in sizes.values())
+    return ["tensor_parallel_size can be", *(f"  {', '.join(same):<{width}}  {told}" for told, same in sizes.items())]
+
+
+def _told(division: Division) -> str:
+    if division.refused is not None:
+        return "not: " + division.refused.partition(": ")[2]
+    costs = [f"{division.added_weights_bytes / _MIB:.1f} MiB of weights"] if division.added_weights_bytes else []
+    costs += [f"{division.added_kv_bytes_per_token:.0f} bytes of KV cache a token"] if division.added_kv_bytes_per_token else []
+    how = "filled up with zeros" if division.is_padded else "KV heads copied" if costs else "as it is"
+    return f"{how}: {' and '.join(costs)} more, on all GPUs together" if costs else how

@@ -37,6 +37,38 @@ def test_a_plan_that_fits_says_what_it_takes_and_what_there_is_room_for():
     assert made.max_context >= 8192
 
 
+def test_every_size_is_told_with_what_it_costs():
+    by_size = {division.tensor_parallel_size: division for division in plan(changes={"architectures": ["LlamaForCausalLM"]}).divisions}
+    assert list(by_size) == list(range(1, 9))
+    for size in (1, 2, 4, 8):
+        assert (by_size[size].is_padded, by_size[size].added_weights_bytes, by_size[size].added_kv_bytes_per_token) == (False, 0, 0)
+    padded = by_size[3]
+    assert padded.is_padded
+    # 9 KV heads of 4 query heads in the place of 8; 14352 MLP columns in the place of 14336; 16 bits, 32 layers.
+    assert padded.added_kv_bytes_per_token == 2 * 128 * 2 * 32
+    assert padded.added_weights_bytes == (2 * (4 + 1) * 128 + 3 * (14352 - 14336)) * 4096 * 2 * 32
+
+
+def test_a_size_that_nothing_can_divide_is_told_with_the_reason():
+    refused = {division.tensor_parallel_size: division.refused for division in plan("GPT-2", context=1024).divisions}
+    assert refused[4] is None
+    assert "12 attention heads" in refused[5]
+
+
+def test_more_copies_of_kv_heads_than_there_are_cost_kv_cache():
+    by_size = {division.tensor_parallel_size: division for division in plan(device=L4, num_gpus=16, tensor_parallel_size=4).divisions}
+    assert not by_size[16].is_padded
+    assert by_size[16].added_kv_bytes_per_token == 131072
+
+
+def test_what_cuda_and_nccl_may_keep_vllm_from_starting_is_said_and_leaves_the_verdict_open():
+    made = plan("SmolLM2-135M", gpu(14.75), 2, context=8192, concurrency=1, tensor_parallel_size=2)
+    assert made.fits
+    assert not made.is_sure
+    assert any("vLLM would not start" in line for line in made.assumed)
+    assert made.per_gpu.budget_bytes.estimate == made.per_gpu.usable_bytes.estimate
+
+
 def test_the_parts_add_up_to_the_total():
     parts = plan().per_gpu
     names = ("weights_bytes", "kv_cache_bytes", "activation_peak_bytes", "cuda_graph_bytes", "non_torch_bytes")
