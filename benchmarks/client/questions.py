@@ -82,6 +82,8 @@ class Asker:
                     answered.quality = question.quality(text) if answered.error is None else 0.0
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             answered.error = one_line(str(error) or type(error).__name__)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            answered.error = one_line(f"an answer that is not understood: {error}")
         answered.e2e_s = time.monotonic() - sent_s
         return answered
 

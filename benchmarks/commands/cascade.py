@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import dataclasses
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.client.questions import Answered, Asker
-from benchmarks.commands.common import add_key_option, add_result_options, api_headers
+from benchmarks.commands.common import INTERRUPTED_EXIT_CODE, add_key_option, add_result_options, api_headers
 from benchmarks.commands.finish import finish
 from benchmarks.machine.facts import busyness, machine
 from benchmarks.machine.servers import metrics_text
@@ -44,9 +45,13 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
     facts = {**machine(), **busyness()}
     headers = api_headers(options.api_key, environ)
     asker = Asker(options.url.rstrip("/"), headers, options.concurrency, options.max_tokens, options.timeout)
-    answered = {model: asyncio.run(asker.ask_all(questions, model)) for model in tiers}
-    before = metrics_text(asker.url, headers)
-    answered[_AUTO] = asyncio.run(asker.ask_all(questions, _AUTO))
+    try:
+        answered = {model: asyncio.run(asker.ask_all(questions, model)) for model in tiers}
+        before = metrics_text(asker.url, headers)
+        answered[_AUTO] = asyncio.run(asker.ask_all(questions, _AUTO))
+    except KeyboardInterrupt:
+        print("tokenport bench cascade: stopped; nothing is kept, since the models would not have been asked the same", file=sys.stderr)
+        return INTERRUPTED_EXIT_CODE
     took = deciding(before, metrics_text(asker.url, headers))
     result = _document(words, options, facts, answered, took, questions)
     code = finish(result, options)

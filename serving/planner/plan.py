@@ -7,13 +7,16 @@ from typing import Any
 
 from serving.planner.interval import Interval
 
+AS_IT_IS = "none"
+"""The `quantization` that changes nothing. In a plan it means what None does; a ranking, which else tries 8 bits too, is held to it."""
+
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """`context` in tokens, None for the model's own; `concurrency` sequences of that length at once. `quantization`: vLLM's names and
-    `int8`, which is Tokenport's, None for what the checkpoint is. Sizes are vLLM's; `tensor_parallel_size` None for the fewest that hold
-    the model. `max_num_batched_tokens` and `max_num_seqs` None for vLLM's default on that GPU. The size of the KV cache instead of the
-    concurrency, if either is not None: `kv_cache_tokens` of a replica, or `kv_cache_memory_bytes` on each GPU."""
+    """`context` in tokens, None for the model's own; `concurrency` sequences of that length at once. `quantization`: vLLM's names,
+    `int8`, which is Tokenport's, and `none`; None for what the checkpoint is. Sizes are vLLM's; `tensor_parallel_size` None for the
+    fewest that hold the model. `max_num_batched_tokens` and `max_num_seqs` None for vLLM's default on that GPU. The size of the KV cache
+    instead of the concurrency, if either is not None: `kv_cache_tokens` of a replica, or `kv_cache_memory_bytes` on each GPU."""
 
     context: int | None = None
     concurrency: int = 1

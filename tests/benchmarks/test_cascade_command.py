@@ -18,12 +18,14 @@ tokenport_cascade_deciding_seconds_sum {total}
 
 
 class Server:
-    """The small tier knows the easy question only, and `auto` keeps it for that. `cut`: whose streams break off."""
+    """The small tier knows the easy question only, and `auto` keeps it for that. `cut`: whose streams break off, `garbage`: whose are
+    not JSON."""
 
     def __init__(self) -> None:
         self.url = ""
         self.num_decided = 7
         self.cut = ""
+        self.garbage = ""
 
     async def answer(self, request):
         body = await request.json()
@@ -35,6 +37,8 @@ class Server:
         headers = {"x-tokenport-tier": tier, "x-tokenport-decision": decision, "x-tokenport-cost": "0.0", "x-tokenport-hold-ms": "12"}
         response = web.StreamResponse(headers={"content-type": "text/event-stream", **headers})
         await response.prepare(request)
+        if model == self.garbage:
+            await response.write(b"data: {no JSON\n\n")
         text = RIGHT[question] if tier == "large" or question == "easy" else "?"
         for piece in text:
             await response.write(f"data: {json.dumps({'choices': [{'index': 0, 'delta': {'content': piece}}]})}\n\n".encode())
@@ -94,6 +98,12 @@ async def test_a_stream_that_breaks_off_makes_the_run_invalid(server, tmp_path, 
     result = document.load(tmp_path / "out.json")
     assert result["invalid_reasons"] == ["3 answers failed; the first: large: 1+1: the stream ended before [DONE]"]
     assert result["metrics"]["by_model"]["large"]["quality"] == 0
+
+
+async def test_an_answer_that_is_not_understood_is_a_failure_of_its_own(server, tmp_path):
+    server.garbage = "small"
+    assert await bench(server, tmp_path) == 3
+    assert "an answer that is not understood" in document.load(tmp_path / "out.json")["invalid_reasons"][0]
 
 
 async def test_one_tier_is_no_cascade(server, tmp_path, capsys):

@@ -15,6 +15,8 @@ from serving.questions import read_questions
 def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run the command. Raises `TokenportError`."""
     options = _parser().parse_args(words)
+    if len(options.tiers) < 2 or len(set(options.tiers)) < len(options.tiers):
+        raise CascadeError(f"--tiers {','.join(options.tiers)}: name two tiers or more, each once, from small to large")
     collector = Collector(
         url=options.url.rstrip("/"),
         headers=_headers(options.api_key_env, environ),
@@ -26,7 +28,10 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
     )
     questions = read_questions(options.questions)
     lines, left_out = asyncio.run(collector.collect(questions))
-    options.out.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    try:
+        options.out.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    except OSError as error:
+        raise CascadeError(f"--out {options.out}: cannot be written: {error.strerror}") from error
     print(f"{len(lines)} of {len(questions)} questions answered by {', '.join(options.tiers)}; written: {options.out}")
     for tier in options.tiers:
         outcomes = [line["outcomes"][tier] for line in lines]

@@ -74,8 +74,11 @@ class Collector:
             if _COST not in response.headers:
                 raise CascadeError(f"the answer has no {_COST}: {self.url} is no server with a cascade")
             cost = float(response.headers[_COST])
-        answer = json.loads(text)
-        outcome = {"quality": question.quality(answer["choices"][0]["message"]["content"]), "cost": cost}
+        try:
+            answer = json.loads(text)
+            outcome: dict[str, Any] = {"quality": question.quality(answer["choices"][0]["message"]["content"]), "cost": cost}
+        except (ValueError, LookupError, TypeError) as error:
+            raise CascadeError(f"something else than an OpenAI answer: {text[:_MAX_SHOWN]}") from error
         if is_last:
             return outcome
         tokens = tokens_of("chat", answer)[: self.hold_tokens]

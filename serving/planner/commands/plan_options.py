@@ -31,7 +31,7 @@ def parser() -> OneLineParser:
         ("gpus", "how many of --gpu there are; default: 1"),
     ):
         made.add_argument(f"--{name}", metavar="N", help=told)
-    made.add_argument("--quantization", metavar="Q", help="int8, or one of vLLM's; default: as the checkpoint is")
+    made.add_argument("--quantization", metavar="Q", help="int8, one of vLLM's, or none; default: as the checkpoint is")
     made.add_argument("--dtype", default=defaults.dtype, help="of what is not quantised; default: auto")
     made.add_argument("--kv-cache-dtype", default=defaults.kv_cache_dtype, help="auto, fp8, ...; default: auto")
     made.add_argument("--gpu-memory-utilization", type=float, default=defaults.gpu_memory_utilization, metavar="PART", help="default: 0.92")

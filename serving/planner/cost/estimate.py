@@ -10,7 +10,7 @@ from serving.planner.cost.outcome import Speed
 from serving.planner.hardware import Instance
 from serving.planner.interval import Interval
 from serving.planner.model import Model
-from serving.planner.plan import PlanRequest
+from serving.planner.plan import AS_IT_IS, PlanRequest
 from serving.planner.ranking.ranking import Ranker, Target
 from serving.planner.speed.calibration import Measured
 from serving.planner.speed.efficiency import published_efficiency
@@ -29,7 +29,8 @@ def estimated_capacity(
     request = PlanRequest(context=input_tokens + output_tokens, concurrency=concurrency, quantization=quantization)
     target = Target(Flow(input_tokens, output_tokens, concurrency))
     ranking = Ranker(model, request, target, published_efficiency(), measured).rank([instance])
-    found = next((one for one in ranking.winners if one.quantization == quantization), None)
+    held = None if quantization == AS_IT_IS else quantization
+    found = next((one for one in ranking.winners if one.quantization == held), None)
     if found is None or found.speed is None:
         reasons = [reason for one in ranking.losers for reason in one.reasons]
         raise PlanError(f"--model {model.name}: cannot be served on {instance.name} as asked: {'; '.join(reasons) or 'does not fit'}")

@@ -21,7 +21,7 @@ from serving.planner.memory.settled import Settled, settle
 from serving.planner.memory.weight_format import online_format
 from serving.planner.memory.weights import weights_bytes
 from serving.planner.model import FLOAT_BYTES, Model
-from serving.planner.plan import PerGpu, Plan, PlanRequest
+from serving.planner.plan import AS_IT_IS, PerGpu, Plan, PlanRequest
 
 _GIB = 2**30
 _USUAL_GPUS = 8
@@ -34,6 +34,8 @@ def make_plan(model: Model, request: PlanRequest, gpu: Gpu, num_gpus: int) -> Pl
     Raises:
         PlanError: a value is impossible, or vLLM would refuse it.
     """
+    if request.quantization == AS_IT_IS:
+        request = replace(request, quantization=None)
     plan = best_plan(model, request, gpu, num_gpus)
     sizes = range(1, max(num_gpus, _USUAL_GPUS) + 1)
     float_bytes = FLOAT_BYTES[plan.request.dtype]

@@ -13,7 +13,7 @@ from serving.planner.hardware import Gpu, Instance, Link
 from serving.planner.interval import Interval
 from serving.planner.memory.fit import best_plan
 from serving.planner.model import FLOAT_BYTES, Model
-from serving.planner.plan import Plan, PlanRequest
+from serving.planner.plan import AS_IT_IS, Plan, PlanRequest
 from serving.planner.speed.calibration import Measured, calibrated
 from serving.planner.speed.decoder_work import computed_in, work_of
 from serving.planner.speed.efficiency import Efficiency
@@ -67,7 +67,8 @@ class Ranker:
         self, model: Model, request: PlanRequest, target: Target, efficiency: Efficiency, measured: Sequence[Measured] = ()
     ) -> None:
         self._model = model
-        self._request = request
+        self._is_held = request.quantization is not None
+        self._request = replace(request, quantization=None) if request.quantization == AS_IT_IS else request
         self._target = target
         self._efficiency = efficiency
         self._measured = measured
@@ -96,7 +97,7 @@ class Ranker:
 
     def _precisions(self, gpu: Gpu) -> list[str | None]:
         """What was asked for; of floats also what the GPU computes in 8 bits."""
-        if self._request.quantization is not None or self._model.checkpoint_method is not None:
+        if self._is_held or self._model.checkpoint_method is not None:
             return [self._request.quantization]
         return [None, *(name for name, rate in (("int8", "int8"), ("fp8", "float8")) if rate in gpu.flops_per_s)]
 

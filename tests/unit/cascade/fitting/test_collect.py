@@ -23,6 +23,8 @@ async def server():
         body = await request.json()
         seen.append((request.headers.get("authorization"), body))
         tier, question = body["model"], body["messages"][-1]["content"]
+        if question == "odd":
+            return web.json_response({"choices": []}, headers={"x-tokenport-cost": "0"})
         if question == "breaks" and tier == "large":
             return web.json_response({"error": {"message": "not there"}}, status=502)
         choice = {"index": 0, "message": {"content": ANSWERS[tier].get(question, "?")}}
@@ -78,6 +80,19 @@ async def test_a_question_that_a_tier_did_not_answer_is_left_out_and_told(server
     assert "1 of 2 questions" in told.out
     assert "1 questions left out; the first: breaks, large: HTTP 502" in told.err
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
+
+
+async def test_an_answer_in_another_shape_is_a_question_left_out(server, tmp_path, capsys):
+    assert await collected(server, tmp_path, [("1+1", "2"), ("odd", "x")]) == 0
+    assert "odd, small: something else than an OpenAI answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "told"), [(["--tiers", "small"], "--tiers small: name two"), (["--out", "/"], "--out /: cannot be written")]
+)
+async def test_what_is_wrong_is_told_by_its_option(server, tmp_path, more, told):
+    with pytest.raises(CascadeError, match=told):
+        await collected(server, tmp_path, [("1+1", "2")], *more)
 
 
 async def test_a_server_without_a_cascade_is_told(server, tmp_path):

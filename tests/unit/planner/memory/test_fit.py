@@ -203,6 +203,10 @@ def test_a_step_has_a_token_of_each_sequence():
     assert any(line.startswith("max_num_batched_tokens: raised to 3000") for line in made.assumed)
 
 
+def test_none_is_the_checkpoint_as_it_is():
+    assert plan(quantization="none") == plan()
+
+
 def test_eager_mode_has_no_graphs():
     assert plan(enforce_eager=True).per_gpu.cuda_graph_bytes.estimate == 0
 

@@ -112,6 +112,12 @@ def test_so_many_at_once_as_asked_for_is_a_setting(rank):
     assert {one["settings"]["TOKENPORT_MAX_NUM_SEQS"] for one in found["winners"]} == {"3000"}
 
 
+def test_none_holds_the_ranking_to_the_checkpoint_as_it_is(rank):
+    _, found = rank("--instance", "ml.p5en.48xlarge", request=PlanRequest(context=1024, quantization="none"))
+    assert {one["quantization"] for one in found["winners"]} == {None}
+    assert not any("TOKENPORT_QUANTIZATION" in one["settings"] for one in found["winners"])
+
+
 def test_without_a_context_it_is_the_models_own(rank):
     _, found = rank("--instance", "ml.p5en.48xlarge", request=PlanRequest())
     assert found["context"] == 131072
