@@ -9,20 +9,10 @@ import pytest
 from serving.engine.devices import as_cpu, as_gpu
 from serving.engine.kv_cache_size import wish_config
 from serving.engine.planned import planned
+from tests.unit.planner.known_models import CONFIGS
 
 GIB = 2**30
-SMOLLM2 = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "num_hidden_layers": 30,
-    "hidden_size": 576,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "intermediate_size": 1536,
-    "vocab_size": 49152,
-    "max_position_embeddings": 8192,
-    "tie_word_embeddings": True,
-}
+SMOLLM2 = CONFIGS["SmolLM2-135M"] | {"architectures": ["LlamaForCausalLM"]}
 KV_BYTES_PER_TOKEN = 2 * 3 * 64 * 30 * 2
 
 

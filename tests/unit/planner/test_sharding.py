@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from serving.planner.model_shape import ModelShape, read_shape
 from serving.planner.sharding import EMPTY, MLP_MULTIPLE, Precision, Sharding, are_valid_slots, divides, plan, unsplit
+from tests.unit.planner.known_models import CONFIGS
 
 SMOLLM2 = ModelShape("llama", 30, 576, 9, 3, 64, 1536, 49152, 0, 8192, True)
 TOKENS = 8192
@@ -134,17 +135,7 @@ def test_the_cost_of_a_plan_is_what_the_zeros_take():
     assert plan(SMOLLM2, 2, num_tokens=TOKENS).added_bytes(Precision(1, 1)) == (weights / 2, kv / 2)
 
 
-CONFIG = {
-    "model_type": "llama",
-    "num_hidden_layers": 30,
-    "hidden_size": 576,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "intermediate_size": 1536,
-    "vocab_size": 49152,
-    "max_position_embeddings": 8192,
-    "tie_word_embeddings": True,
-}
+CONFIG = CONFIGS["SmolLM2-135M"]
 
 
 def test_a_shape_is_read_from_a_config():
