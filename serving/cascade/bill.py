@@ -1,14 +1,11 @@
 """What one request costs, over all tiers that worked for it: the answer, drafts that were dropped, attempts that failed."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from serving.cascade.budget import Budget
 from serving.cascade.costs import Usage
-from serving.cascade.metrics import COST, TOKENS
+from serving.cascade.metrics import COST, TOKENS, Use
 from serving.cascade.tier import Tier
-
-Use = Literal["answer", "rejected", "failed"]
 
 
 @dataclass(frozen=True)

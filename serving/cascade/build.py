@@ -10,7 +10,7 @@ from serving.cascade.config import BedrockTier, CascadeConfig, LocalTier, OpenAI
 from serving.cascade.costs import Meter
 from serving.cascade.engine import CascadeEngine
 from serving.cascade.local_model import LocalModel
-from serving.cascade.metrics import IDLE_COST, IS_OPEN
+from serving.cascade.metrics import IDLE_COST, IS_OPEN, begin_at_zero
 from serving.cascade.openai_model import OpenAIModel
 from serving.cascade.plan import Plan
 from serving.cascade.second_engine import SecondEngine
@@ -89,6 +89,7 @@ def _tier(config: TierConfig, model: RemoteModel, cascade: CascadeConfig) -> Tie
         is_local=isinstance(config, LocalTier),
         tells_running_usage=isinstance(config, LocalTier | VllmTier),
     )
+    begin_at_zero(tier.name)
     IDLE_COST.labels(tier.name).set_function(tier.meter.idle_usd)
     IS_OPEN.labels(tier.name).set_function(lambda: float(tier.breaker.is_open))
     return tier

@@ -1,6 +1,14 @@
 """What the cascade counts, for `/metrics`. Costs are USD by the prices of the cascade's file."""
 
+from typing import Literal, get_args
+
 from prometheus_client import Counter, Gauge, Histogram
+
+from serving.cascade.routing import Decision
+from serving.errors import Reason
+
+TokenKind = Literal["prompt", "completion", "rejected"]
+Use = Literal["answer", "rejected", "failed"]
 
 ANSWERS = Counter("tokenport_cascade_answers", "Answers of the cascade, by the tier that gave them and why it did.", ["tier", "decision"])
 TOKENS = Counter("tokenport_cascade_tokens", "Tokens by tier: of prompts, of answers, and of drafts that were dropped.", ["tier", "kind"])
@@ -20,3 +28,10 @@ DECIDING = Histogram(
     buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05),
 )
 OVER_BUDGET = Counter("tokenport_cascade_over_budget", "Requests that came when the budget was spent, by what became of them.", ["then"])
+
+
+def begin_at_zero(tier: str) -> None:
+    """A rate over a counter misses what happened before its first sample: those of `tier` are there from the start."""
+    for counter, values in ((ANSWERS, Decision), (TOKENS, TokenKind), (COST, Use), (FAILURES, Reason)):
+        for value in get_args(values):
+            counter.labels(tier, value)

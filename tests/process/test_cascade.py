@@ -29,7 +29,7 @@ SURE = [{"role": "user", "content": "What is the chemical symbol for water?"}]
 """The model gives its first tokens a mean log-probability of -0.06."""
 UNSURE = [{"role": "user", "content": "Invent a new word and define it."}]
 """Of -1.2."""
-ENGINE = {"max_model_len": 512, "kv_cache_memory_bytes": "128M", "enforce_eager": True}
+ENGINE = {"max_model_len": 4096, "kv_cache_memory_bytes": "128M", "enforce_eager": True}
 
 
 @pytest.fixture(scope="module")
@@ -157,14 +157,15 @@ def test_a_tier_that_cannot_be_reached_is_named(client):
 
 def test_a_client_that_leaves_frees_the_engine_elsewhere_and_pays_for_what_was_made(cascade, client):
     num_before = of_large(cascade, "tokens_total", kind="completion")
-    stream = ask(client, SURE, model="large", stream=True, extra_body={"ignore_eos": True, "max_tokens": 480}).parse()
+    stream = ask(client, SURE, model="large", stream=True, extra_body={"ignore_eos": True, "max_tokens": 4000}).parse()
     next(iter(stream))
     stream.close()
     deadline = time.monotonic() + 60
     while (num_after := of_large(cascade, "tokens_total", kind="completion")) == num_before:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert num_after - num_before < 400
+    # Where processors are short it takes seconds until the server is run at all and sees that the client has left.
+    assert num_after - num_before < 2000
     # Its machine is idle now, and that costs.
     idle_usd = of_large(cascade, "idle_usd")
     time.sleep(0.05)

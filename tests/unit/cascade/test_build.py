@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import REGISTRY
 
 from serving.cascade.build import build_cascade
 from serving.cascade.identity import chat_template_hash, model_hash, sampling_hash
@@ -65,6 +66,18 @@ def test_auto_and_the_tiers_are_models_beside_the_engines(tmp_path):
 def test_without_a_policy_it_is_said_that_nothing_is_judged(tmp_path, caplog):
     build(plan_of(tmp_path), tmp_path)
     assert "no policy" in caplog.text
+
+
+def test_what_a_tier_has_not_done_yet_is_counted_as_zero(tmp_path):
+    build(plan_of(tmp_path, LOCAL | {"name": "untouched"}, LARGE), tmp_path)
+    counted = {"tier": "untouched"}
+    for name, label, value in (
+        ("answers", "decision", "accepted"),
+        ("tokens", "kind", "rejected"),
+        ("cost_usd", "use", "failed"),
+        ("failures", "reason", "throttled"),
+    ):
+        assert REGISTRY.get_sample_value(f"tokenport_cascade_{name}_total", counted | {label: value}) == 0
 
 
 def test_a_key_is_taken_from_the_variable_that_is_named(tmp_path):
