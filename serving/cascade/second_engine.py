@@ -68,8 +68,9 @@ class SecondEngine:
             env=self._environ,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
-            # Only this process stops it: a Ctrl-C in the terminal is for the server, which drains first.
-            start_new_session=True,
+            # Only this process stops it: a Ctrl-C in the terminal is for the server, which drains first. It stays in this session: Linux
+            # shares processors out by session first (sched_autogroup), and this server would be kept waiting for seconds.
+            process_group=0,
             preexec_fn=_end_with_parent,
         )
         ended = asyncio.ensure_future(self._process.wait())
