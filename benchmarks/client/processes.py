@@ -295,8 +295,9 @@ def _running_workers(num_workers: int) -> Iterator[list[_Worker]]:
     try:
         for number in range(num_workers):
             # Its last words, should it fail, go where ours go.
-            # In a session of its own, Ctrl-C does not reach it: this process says when it is to stop.
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+            # In a group of its own, Ctrl-C does not reach it: this process says when it is to stop. Not in a session of its own: Linux
+            # shares processors out by session first, and the client would be kept waiting by the server it measures.
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
             workers.append(_Worker(number, process))
         yield workers
     finally:

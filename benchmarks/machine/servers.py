@@ -135,7 +135,7 @@ def starting(contestant: Contestant, model: str, log: Path, environ: Mapping[str
     started = time.monotonic()
     with log.open("ab") as output:
         offset = output.tell()
-        child = subprocess.Popen(command, env=environ, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True)
+        child = subprocess.Popen(command, env=environ, stdout=output, stderr=output, stdin=subprocess.DEVNULL, process_group=0)
     server = Running(contestant.name, f"http://127.0.0.1:{port}", psutil.Process(child.pid), child, log, started, offset, contestant.health)
     try:
         yield server

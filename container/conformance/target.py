@@ -72,7 +72,7 @@ class ProcessTarget:
             words = [sys.executable, "-I", confine.__file__, str(self.model), *words]
         before = digest(self.model)
         with tempfile.NamedTemporaryFile(prefix="conformance-", suffix=".log") as log:
-            process = subprocess.Popen(words, env=told, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(words, env=told, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0)
             program = _ProcessProgram(process, Path(log.name))
             client = Client(f"http://127.0.0.1:{port}")
             server = Server(client, hidden, program, network, str(self.model), before, safe_ports, is_tokenport=self.is_tokenport)
@@ -232,7 +232,7 @@ def _last_line(text: str) -> str:
 
 
 def _end_tree(pid: int) -> None:
-    """SIGKILL the process, what descends from it, and what stayed in its session when it went before."""
+    """SIGKILL the process, what descends from it, and what stayed in its group when it went before."""
     tree: list[psutil.Process] = []
     with contextlib.suppress(psutil.NoSuchProcess):
         first = psutil.Process(pid)
