@@ -80,7 +80,7 @@ def _tell_what_memory_lacks() -> None:
         return
     from vllm.v1.worker.gpu_worker import Worker
 
-    from serving.engine.diagnosis import memory_shortage
+    from serving.engine.diagnosis.memory import memory_shortage
 
     def measuring(original: Callable[..., Any]) -> Callable[..., Any]:
         def determine_available_memory(self: Any) -> int:

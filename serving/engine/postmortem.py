@@ -1,13 +1,16 @@
 """Gathers what can be known about a failed engine: what its processes told, how they ended, whether the kernel ran out of memory.
 
-`diagnosis.py` makes the line of it. Counters are read when the engine starts and again when it has failed: only what rose counts.
+`diagnosis/` makes the line of it. Counters are read when the engine starts and again when it has failed: only what rose counts.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from serving.engine.diagnosis import Facts, death, is_lost_worker, start_failure, text_of
+from serving.engine.diagnosis.exception_text import text_of
+from serving.engine.diagnosis.exits import is_lost_worker
+from serving.engine.diagnosis.line import death, start_failure
+from serving.engine.diagnosis.rule import Facts
 from serving.engine.progress import ProgressListener
 from serving.errors import StartError
 
@@ -29,7 +32,7 @@ class Postmortem:
         self._oom_kills = num_oom_kills()
 
     def start_error(self, error: Exception, exit_codes: Mapping[str, int]) -> StartError:
-        """The error to raise for `error`, which ended the start in this process. `exit_codes`: see `diagnosis.death`."""
+        """The error to raise for `error`, which ended the start in this process. `exit_codes`: see `start_failure`."""
         return StartError(start_failure([*self._progress.errors(), text_of(error)], exit_codes, self._facts()))
 
     def has_lost_worker(self) -> bool:
@@ -37,7 +40,7 @@ class Postmortem:
         return any(is_lost_worker(text) for text in self._progress.errors(_RELATED_S))
 
     def death(self, exit_codes: Mapping[str, int]) -> str:
-        """The line for an engine that died while serving; see `diagnosis.death`."""
+        """The line for an engine that died while serving; see `diagnosis/line.py`."""
         return death(self._progress.errors(_RELATED_S), exit_codes, self._facts())
 
     def _facts(self) -> Facts:

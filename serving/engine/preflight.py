@@ -18,7 +18,7 @@ import jinja2.ext
 import jinja2.sandbox
 
 from serving.engine.args import num_ranks
-from serving.engine.diagnosis import DRIVER_ADVICE
+from serving.engine.diagnosis.misfits import DRIVER_ADVICE
 from serving.engine.loaders import check_pickles
 from serving.engine.parallel import check_parallel_sizes
 from serving.engine.quantization import check_quantization

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from serving.engine.diagnosis import text_of
+from serving.engine.diagnosis.exception_text import text_of
 from serving.engine.interface import Report
 
 CONFIG_KEY = "tokenport_progress_socket"
