@@ -61,7 +61,7 @@ class Answers:
             raise
         tier = commit.attempt.tier
         ANSWERS.labels(tier.name, commit.decision).inc()
-        if commit.decision == "escalated":
+        if commit.decision in ("escalated", "rule"):
             self._rules.sticky.keep(conversation, tier.name)
         return Giving(asked, commit, bill, self._work, ticket).give(scope, interruption)
 

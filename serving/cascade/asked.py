@@ -5,9 +5,11 @@ stream its usage. What the client did not ask for is taken out again; nothing el
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from serving.cascade.costs import Usage
+from serving.cascade.request_features import request_features
 from serving.engine.interface import Kind
 
 _NUM_TOP = 2
@@ -39,13 +41,11 @@ class Asked:
             return "include_reasoning"
         return None if self.kind == "chat" or isinstance(self.body.get("prompt"), str) else "prompt"
 
-    def messages(self) -> list[dict[str, Any]] | None:
-        """What is asked, as messages; None where it is not text."""
-        if self.kind == "completion":
-            prompt = self.body.get("prompt")
-            return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else None
-        messages = self.body.get("messages")
-        return messages if isinstance(messages, list) and all(isinstance(message, dict) for message in messages) else None
+    @cached_property
+    def features(self) -> Mapping[str, float] | None:
+        """`request_features`; None where what is asked is not one text: several prompts, token ids."""
+        messages = self._messages()
+        return None if messages is None else request_features(messages)
 
     def for_tier(self, *, is_judged: bool, tells_running_usage: bool) -> dict[str, Any]:
         """The body to send. `tells_running_usage`: the tier can say with every chunk how much it has used."""
@@ -65,6 +65,13 @@ class Asked:
         if is_judged:
             for choice in answer["choices"]:
                 _restore_logprobs(choice, self._num_top_wanted())
+
+    def _messages(self) -> list[dict[str, Any]] | None:
+        if self.kind == "completion":
+            prompt = self.body.get("prompt")
+            return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else None
+        messages = self.body.get("messages")
+        return messages if isinstance(messages, list) and all(isinstance(message, dict) for message in messages) else None
 
     def _logprobs(self) -> dict[str, Any]:
         wanted = self._num_top_wanted()

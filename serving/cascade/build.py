@@ -84,7 +84,7 @@ def _tier(config: TierConfig, model: RemoteModel, cascade: CascadeConfig) -> Tie
         model=model,
         meter=Meter(config.price),
         breaker=Breaker(cascade.breaker.failures, cascade.breaker.cooldown_s),
-        max_prompt_characters=config.max_prompt_characters,
+        takes=config.takes,
         sampling=config.sampling,
         is_local=isinstance(config, LocalTier),
         tells_running_usage=isinstance(config, LocalTier | VllmTier),

@@ -4,13 +4,15 @@ Strict: an unknown field, a wrong value or a contradiction stops the start, in o
 file: `api_key_env` names the environment variable that has one.
 """
 
-from collections.abc import Iterable, Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from serving.cascade.request_features import PLAIN_NAMES
 from serving.errors import InvalidRequest, SettingsError
 from serving.settings_sources import parse_document
 from serving.strict import invalid_request, refuse_unknown_fields
@@ -53,12 +55,28 @@ class BudgetConfig(_Strict):
     then: Literal["small", "refuse"]
 
 
+class Bounds(_Strict):
+    """From `min` to `max`, both included; without one of them there is no end on that side."""
+
+    min: _Amount | None = None
+    max: _Amount | None = None
+
+    def has(self, value: float) -> bool:
+        """Whether `value` is within."""
+        return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+
+    def __str__(self) -> str:
+        ends = (f"{word} {end:.15g}" for word, end in (("at least", self.min), ("at most", self.max)) if end is not None)
+        return " and ".join(ends)
+
+
 class _Tier(_Strict):
-    """`max_prompt_characters`: longer requests pass it over. `sampling`: fields of requests to it that do not say them."""
+    """`takes`: bounds on `request_features.plain` of a request, all of which must hold. `sampling`: fields of requests to it that do not
+    say them."""
 
     name: _Name
     price: Price
-    max_prompt_characters: _Count | None = None
+    takes: dict[str, Bounds] = {}
     sampling: dict[str, float | int] = {}
 
 
@@ -184,8 +202,20 @@ def _refuse_contradictions(config: CascadeConfig) -> None:
             raise InvalidRequest(f"{where}.name: {tier.name!r} is taken: choose another")
         if tier.price.per_hour and (tier.price.input or tier.price.output):
             raise InvalidRequest(f"{where}.price: `per_hour` and a price of tokens: keep one")
+        _check_takes(tier.takes, f"{where}.takes")
         if isinstance(tier, OpenAITier):
             _check_url(tier.url, f"{where}.url")
+
+
+def _check_takes(takes: Mapping[str, Bounds], field: str) -> None:
+    for name, bounds in takes.items():
+        if name not in PLAIN_NAMES:
+            near = difflib.get_close_matches(name, PLAIN_NAMES, n=1)
+            raise InvalidRequest(f"unknown field {name!r} in {field}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        if bounds.min is None and bounds.max is None:
+            raise InvalidRequest(f"{field}.{name}: has neither `min` nor `max`")
+        if bounds.min is not None and bounds.max is not None and bounds.min > bounds.max:
+            raise InvalidRequest(f"{field}.{name}: min {bounds.min:.15g} is above max {bounds.max:.15g}: no request has that")
 
 
 def _check_url(url: str, field: str) -> None:

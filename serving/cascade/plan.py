@@ -47,7 +47,7 @@ def read_plan(path: Path) -> Plan:
     """
     config = read_cascade(path)
     if config.policy is None:
-        logger.warning("the cascade has no policy: of the model auto, a tier is asked only if those before it fail")
+        logger.warning("the cascade has no policy: for auto a tier is asked only if those before it fail or do not take the request")
         return Plan(config, None)
     try:
         policy = read_policy(Path(config.policy))

@@ -7,7 +7,7 @@ characters; numbers of things are per hundred words, so that a long text is not 
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from math import log1p
+from math import expm1, log1p
 from typing import Any
 
 NAMES = (
@@ -38,6 +38,14 @@ NAMES = (
     "commas",
 )
 """Every name that `request_features` gives, always all of them."""
+_COUNTS = {
+    "log_conversation_characters": "conversation_characters",
+    "log_last_characters": "last_characters",
+    "log_words": "words",
+    "log_lines": "line_feeds",
+}
+PLAIN_NAMES = tuple(_COUNTS.get(name, name) for name in NAMES)
+"""Every name that `plain` gives."""
 _MAX_READ = 4_000
 _PER = 100.0
 _WORDS_OF = {
@@ -71,6 +79,11 @@ def request_features(request: str | Sequence[Mapping[str, Any]]) -> dict[str, fl
         "has_system_prompt": float(any(message.get("role") in ("system", "developer") for message in messages)),
         **_of_text(last[:_MAX_READ]),
     }
+
+
+def plain(features: Mapping[str, float]) -> dict[str, float]:
+    """Features as people write rules on them: counts instead of their logarithms."""
+    return {_COUNTS.get(name, name): round(expm1(value)) if name in _COUNTS else value for name, value in features.items()}
 
 
 def text_of(message: Mapping[str, Any]) -> str:

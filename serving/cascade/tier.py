@@ -4,21 +4,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from serving.cascade.breaker import Breaker
+from serving.cascade.config import Bounds
 from serving.cascade.costs import Meter
 from serving.engine.interface import RemoteModel
 
 
 @dataclass(frozen=True)
 class Tier:
-    """`max_prompt_characters`: longer requests pass it over. `sampling`: fields of requests to it that do not say them. `is_local`: the
-    engine of this process. `tells_running_usage`: its streams can say with every chunk what has been used (vLLM's
+    """`takes`: bounds on a request's features, all of which must hold. `sampling`: fields of requests to it that do not say them.
+    `is_local`: the engine of this process. `tells_running_usage`: its streams can say with every chunk what has been used (vLLM's
     `continuous_usage_stats`)."""
 
     name: str
     model: RemoteModel
     meter: Meter
     breaker: Breaker
-    max_prompt_characters: int | None
+    takes: Mapping[str, Bounds]
     sampling: Mapping[str, float | int]
     is_local: bool
     tells_running_usage: bool

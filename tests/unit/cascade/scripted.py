@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from serving.cascade.breaker import Breaker
-from serving.cascade.config import Price
+from serving.cascade.config import Bounds, Price
 from serving.cascade.costs import Meter
 from serving.cascade.policy import FittedOn, Policy, Rule, Stage
 from serving.cascade.tier import Tier
@@ -70,9 +70,9 @@ class Model:
         pass
 
 
-def tier(name: str, model: Model, *, price: Price | None = None, is_local: bool = False, max_characters=None) -> Tier:
+def tier(name: str, model: Model, *, price: Price | None = None, is_local: bool = False, takes: dict[str, Bounds] | None = None) -> Tier:
     price = price or Price(input=1.0, output=2.0)
-    return Tier(name, model, Meter(price), Breaker(5, 30.0), max_characters, {}, is_local, tells_running_usage=is_local)
+    return Tier(name, model, Meter(price), Breaker(5, 30.0), takes or {}, {}, is_local, tells_running_usage=is_local)
 
 
 def chunk(text: str = "", logprob: float | None = None, **more: Any) -> str:

@@ -9,7 +9,7 @@ from serving.cascade.answers import Answers, Rules
 from serving.cascade.asked import Asked
 from serving.cascade.budget import Budget
 from serving.cascade.chain import Limits
-from serving.cascade.config import BudgetConfig, Price
+from serving.cascade.config import Bounds, BudgetConfig, Price
 from serving.cascade.sticky import Sticky
 from serving.engine.work import Scope, Work, current_scope
 from serving.errors import InvalidRequest, NotReady, Overloaded, TierFailure
@@ -328,9 +328,50 @@ async def test_where_no_tier_can_take_the_request_the_field_is_named():
 
 
 async def test_a_request_that_is_too_long_for_a_tier_goes_to_the_next():
-    setup = Setup(Model(), Model(stream("L")), max_characters=1)
+    setup = Setup(Model(), Model(stream("L")), takes={"conversation_characters": Bounds(max=1)})
     assert await texts_of(await setup.ask()) == ["L"]
-    assert setup.decision == "unable"
+    assert setup.decision == "rule"
+
+
+async def test_rules_on_a_request_that_hold_let_the_tier_answer():
+    setup = Setup(Model(stream("s")), Model(), takes={"conversation_characters": Bounds(min=2, max=2), "code_fences": Bounds(max=0)})
+    assert await texts_of(await setup.ask()) == ["s"]
+    assert setup.decision == "first"
+
+
+async def test_a_rule_comes_before_the_policy():
+    setup = Setup(Model(), Model(stream("L")), with_policy=policy(before=SHORT), takes={"english_words": Bounds(min=20)})
+    assert await texts_of(await setup.ask()) == ["L"]
+    assert setup.decision == "rule"
+
+
+async def test_a_tier_by_name_says_which_of_its_rules_the_request_breaks():
+    setup = Setup(Model(), Model(), takes={"num_turns": Bounds(max=1), "code_fences": Bounds(max=0)})
+    with pytest.raises(InvalidRequest, match="the tier 'small' takes code_fences of at most 0, and this has 2") as raised:
+        await setup.ask(CHAT | {"messages": [{"role": "user", "content": "```\nx\n```"}]}, model="small")
+    assert raised.value.param == "messages"
+
+
+@pytest.mark.parametrize("prompt", [["a", "b"], [1, 2, 3]])
+async def test_a_tier_with_rules_takes_no_prompt_that_is_not_one_text(prompt):
+    setup = Setup(Model(), Model(stream("L")), takes={"words": Bounds(max=100)})
+    await setup.ask({"prompt": prompt, "stream": True}, kind="completion")
+    assert (setup.tier, setup.decision) == ("large", "rule")
+
+
+async def test_where_no_tier_takes_the_request_the_last_ones_reason_is_told():
+    setup = Setup(Model(), Model(cannot="top_k"), takes={"words": Bounds(max=0)})
+    with pytest.raises(InvalidRequest, match="top_k: the tier 'large' has nothing for it"):
+        await setup.ask(STREAM | {"top_k": 3})
+
+
+async def test_a_conversation_that_a_rule_handed_on_stays_there():
+    setup = Setup(Model(), Model(stream("L"), stream("M")), takes={"code_fences": Bounds(max=0)}, sticky_s=60)
+    code = [{"role": "user", "content": "```\nx\n```"}]
+    await texts_of(await setup.ask(STREAM | {"messages": code}))
+    follow_up = [*code, {"role": "assistant", "content": "L"}, {"role": "user", "content": "thanks"}]
+    assert await texts_of(await setup.ask(STREAM | {"messages": follow_up})) == ["M"]
+    assert setup.decision == "sticky"
 
 
 async def test_a_whole_answer_costs_all_that_was_spent_on_it():
@@ -381,6 +422,16 @@ async def test_a_conversation_whose_tier_cannot_take_what_follows_is_free_again(
     follow_up = [*CHAT["messages"], {"role": "assistant", "content": "L"}, {"role": "user", "content": "more"}]
     assert await texts_of(await setup.ask(STREAM | {"messages": follow_up, "top_k": 3})) == ["d0", "d1"]
     assert setup.decision == "accepted"
+
+
+async def test_a_conversation_whose_tier_is_left_alone_is_free_again():
+    setup = Setup(Model(draft(UNSURE, UNSURE), draft(UNSURE, UNSURE)), Model(stream("L")), with_policy=policy(), sticky_s=60)
+    await texts_of(await setup.ask())
+    for _ in range(5):
+        setup.tiers[1].breaker.failed()
+    follow_up = [*CHAT["messages"], {"role": "assistant", "content": "L"}, {"role": "user", "content": "more"}]
+    assert await texts_of(await setup.ask(STREAM | {"messages": follow_up})) == ["d0", "d1"]
+    assert setup.decision == "kept"
 
 
 async def test_what_is_not_accepted_is_kept_where_no_larger_tier_can_take_it():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.cascade.config import BedrockTier, LocalTier, OpenAITier, read_cascade
+from serving.cascade.config import BedrockTier, Bounds, LocalTier, OpenAITier, read_cascade
 from serving.errors import SettingsError
 
 LOCAL = "{name: small, engine: local, price: {per_hour: 1.2}}"
@@ -31,13 +31,14 @@ breaker: {{failures: 4, cooldown_s: 10}}
 sticky_s: 600
 budget: {{usd: 5, window_s: 3600, per: key, then: small}}
 tiers:
-  - {LOCAL}
+  - {LOCAL[:-1]}, takes: {{conversation_characters: {{max: 8000}}, num_turns: {{min: 1, max: 6}}}}}}
   - {LARGE}
   - {{name: best, engine: bedrock, model: 'arn:aws:bedrock:eu-west-1:1:provisioned-model/x', price: {{per_hour: 40}}}}
 """,
         )
     )
     assert [type(tier) for tier in config.tiers] == [LocalTier, OpenAITier, BedrockTier]
+    assert config.tiers[0].takes == {"conversation_characters": Bounds(max=8000), "num_turns": Bounds(min=1, max=6)}
     assert config.policy == str(tmp_path / "policy.json")
     assert config.tiers[0].price.per_hour == 1.2
     assert config.budget is not None
@@ -50,6 +51,15 @@ tiers:
         (f"tiers: [{LOCAL}]\nholdms: 3", "unknown field 'holdms'; did you mean 'hold_ms'?"),
         (f"tiers: [{LOCAL[:-1]}, prise: 3}}]", "prise"),
         ("tiers: [{name: small, engine: local, price: {hourly: 3}}]", "unknown field 'hourly' in tiers[0].price"),
+        (
+            f"tiers: [{LOCAL[:-1]}, takes: {{num_turn: {{max: 3}}}}}}]",
+            "unknown field 'num_turn' in tiers[0].takes; did you mean 'num_turns'?",
+        ),
+        (f"tiers: [{LOCAL[:-1]}, takes: {{words: {{}}}}}}]", "tiers[0].takes.words: has neither `min` nor `max`"),
+        (f"tiers: [{LOCAL[:-1]}, takes: {{words: {{min: 5, max: 3}}}}}}]", "tiers[0].takes.words: min 5 is above max 3"),
+        (f"tiers: [{LOCAL[:-1]}, takes: {{words: {{most: 3}}}}}}]", "tiers[0].takes.words.most"),
+        (f"tiers: [{LOCAL[:-1]}, takes: {{words: 3}}}}]", "tiers[0].takes.words"),
+        (f"tiers: [{LOCAL[:-1]}, takes: {{words: {{max: -1}}}}}}]", "tiers[0].takes.words.max"),
         ("tiers: [{name: small, engine: local}]", "tiers[0].price"),
         ("tiers: [{name: small, engine: lokal, price: {}}]", "lokal"),
         ("tiers: [{name: small, engine: local, url: 'http://h', price: {}}]", "tiers[0].url"),

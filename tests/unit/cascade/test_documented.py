@@ -38,3 +38,8 @@ def test_the_measured_table_is_that_of_the_results(summary):
     met = [bounded["target_met"], naive["target_met"]]
     savings = [bounded["saving_at_price_ratio"]["0.1"], naive["saving_at_price_ratio"]["0.1"]]
     assert row[1:] == [f"{100 * number:.0f} %" for number in (*shares, *met, *savings)]
+
+
+def test_every_name_that_a_rule_can_bound_is_documented():
+    page = (ROOT / "docs" / "cascade.md").read_text()
+    assert [name for name in request_features.PLAIN_NAMES if f"`{name}`" not in page] == []

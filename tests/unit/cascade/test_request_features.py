@@ -3,7 +3,7 @@ from math import log1p
 
 import pytest
 
-from serving.cascade.request_features import NAMES, request_features
+from serving.cascade.request_features import NAMES, PLAIN_NAMES, plain, request_features
 
 
 def user(text):
@@ -35,6 +35,13 @@ def test_lengths_are_of_the_whole_conversation_and_turns_of_the_user():
     assert features["log_last_characters"] == log1p(2)
     assert features["num_turns"] == 2
     assert features["has_system_prompt"] == 1
+
+
+def test_in_plain_numbers_characters_and_words_are_counted():
+    features = plain(request_features([user("x" * 123_456_789), {"role": "assistant", "content": "Hi"}, user("one two\nthree?")]))
+    assert set(features) == set(PLAIN_NAMES)
+    assert features["conversation_characters"] == 123_456_789 + 2 + 14
+    assert (features["last_characters"], features["words"], features["line_feeds"], features["questions"]) == (14, 3, 1, 1)
 
 
 def test_what_the_text_is_like_is_told_of_the_last_message_of_the_user():
