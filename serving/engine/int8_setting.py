@@ -14,14 +14,13 @@ from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 
 from serving.engine.quantization import INT8
+from serving.engine.replacing import replace
 
 logger = logging.getLogger("tokenport.engine")
 
-_Replace = Callable[[Any, str, Callable[[Callable[..., Any]], Callable[..., Any]]], None]
 
-
-def install(replace: _Replace) -> None:
-    """`replace` puts a function in the place of vLLM's, once."""
+def install() -> None:
+    """Make the name known and the changes; see `plugin.py`."""
     if INT8 not in QUANTIZATION_METHODS:
         QUANTIZATION_METHODS.append(INT8)
         spec = known.QuantSpec(weight=known.kInt8StaticChannelSym)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.engine.ledger_system import machine_memory
+from serving.engine.replacing import replace
 from serving.errors import StartError
 
 TOKENS_KEY = "tokenport_kv_cache_tokens"
@@ -17,8 +18,6 @@ SEQUENCES_KEY = "tokenport_max_concurrency"
 """Keys of vLLM's `additional_config`, which reaches all its processes."""
 _ENDLESS_BYTES = 2**60
 _GIB = 2**30
-
-Replace = Callable[[Any, str, Callable[[Callable[..., Any]], Callable[..., Any]]], None]
 
 
 @dataclass(frozen=True)
@@ -77,14 +76,14 @@ def check_fit(wish: Wish, needed_bytes: Sequence[int], free_bytes: Sequence[int]
         raise StartError(f"not enough memory for the KV cache{where}: {sizes}; {advice}")
 
 
-def install_in_core(replace: Replace) -> None:
-    """Have the engine core plan for what was asked. `replace`: see `ledger_worker.install`."""
+def install_in_core() -> None:
+    """Have the engine core plan for what was asked."""
     from vllm.v1.engine import core
 
     replace(core, "get_kv_cache_configs", _planning_for_the_wish)
 
 
-def install_in_worker(replace: Replace) -> None:
+def install_in_worker() -> None:
     """Have a worker offer what is free, not a fraction of all memory."""
     from vllm.platforms import current_platform
 

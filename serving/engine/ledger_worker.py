@@ -13,12 +13,11 @@ from typing import Any
 
 from serving.engine.ledger import own_bytes
 from serving.engine.ledger_system import gpu_processes, machine_memory, proc_fields, reset_high_water
+from serving.engine.replacing import replace
 
 METHOD = "tokenport_memory"
 """By this name vLLM calls `measure` in each rank."""
 _NOTES = "_tokenport_ledger"
-
-Replace = Callable[[Any, str, Callable[[Callable[..., Any]], Callable[..., Any]]], None]
 
 _packed: "weakref.WeakKeyDictionary[object, tuple[str, int]]" = weakref.WeakKeyDictionary()
 """Type and bytes of each weight that lives on in a kernel's own layout only, by the layer or kernel that keeps it."""
@@ -48,8 +47,8 @@ class Rest:
     high_water_bytes: int = 0
 
 
-def install(replace: Replace) -> None:
-    """Have vLLM's workers note and measure. `replace(owner, name, make)` puts `make(original)` in the original's place, once."""
+def install() -> None:
+    """Have vLLM's workers note and measure."""
     import vllm._custom_ops as operators
     import vllm.model_executor.layers.utils as layers
     from vllm.v1.worker.gpu_worker import Worker

@@ -1,4 +1,4 @@
-"""Seeded requests on the CPU engine, whose prompts are split over steps: what killed vLLM 0.32 (see serving/engine/plugin.py)."""
+"""Seeded requests on the CPU engine, whose prompts are split over steps: what killed vLLM 0.32 (see serving/engine/cpu_changes.py)."""
 
 from concurrent.futures import ThreadPoolExecutor
 

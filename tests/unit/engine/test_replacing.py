@@ -1,6 +1,6 @@
-"""How the plugin puts functions in the place of others."""
+"""Functions in the place of others."""
 
-from serving.engine.plugin import _replace
+from serving.engine.replacing import replace
 
 
 def test_several_changes_of_one_function_are_stacked_and_each_is_made_once():
@@ -15,6 +15,6 @@ def test_several_changes_of_one_function_are_stacked_and_each_is_made_once():
         return lambda self: f"{original(self)}."
 
     for _ in range(2):
-        _replace(Owner, "word", quoting)
-        _replace(Owner, "word", dotting)
+        replace(Owner, "word", quoting)
+        replace(Owner, "word", dotting)
     assert Owner().word() == "'word'."
