@@ -22,7 +22,8 @@ from serving.engine.model_source import MOUNTED, ModelSource, find_model
 from serving.errors import TokenportError
 from serving.memory_command import memory_command
 from serving.secure_mode import check_start
-from serving.settings import Settings, describe, help_text, load_settings
+from serving.settings import Settings, describe, load_settings
+from serving.settings_help import help_text
 
 if TYPE_CHECKING:
     from serving.engine.interface import Engine

@@ -4,26 +4,26 @@ Later wins: defaults, file, HF_MODEL_ID and its like, OPTION_*, SM_VLLM_*, TOKEN
 contradictory stops the start; nothing is dropped. vLLM's own arguments are settings by their own names; vLLM itself is not imported.
 """
 
-import math
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from serving.engine_arguments import Argument, engine_arguments, flag_of, vllm_argv
+from serving.engine_arguments import engine_arguments, vllm_argv
 from serving.errors import SettingsError
 from serving.redaction import redact, show
+from serving.settings_bounds import checked
 from serving.settings_command_line import from_command_line
-from serving.settings_names import OWN, PROTECTED, REFUSED, SECURITY_CONTROLS, nearest
-from serving.settings_sources import CONFIG, LMI_PREFIX, OWN_PREFIX, Assignment, from_file, from_plain, from_prefixed
+from serving.settings_contradictions import refuse_contradictions
+from serving.settings_help import default_text
+from serving.settings_names import OWN, REFUSED, nearest
+from serving.settings_sources import CONFIG, DEFAULT, LMI_PREFIX, OWN_PREFIX, Assignment, from_file, from_plain, from_prefixed
 from serving.settings_values import WrongValueError, convert, expected
 
-__all__ = ["Settings", "describe", "help_text", "load_settings", "vllm_argv"]
+__all__ = ["DEFAULT", "Settings", "describe", "load_settings", "vllm_argv"]
 
-DEFAULT = "default"
 _PREFIXES = (LMI_PREFIX, "SM_VLLM_", OWN_PREFIX)
 _MAX_SHOWN = 100
 _PLATFORM_PREFIX = "SAGEMAKER_"
@@ -32,21 +32,6 @@ _SAGEMAKER_DEADLINE_S = 55.0
 """InvokeEndpoint gives up after 60 s: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html"""
 _IS_BATCH = "SAGEMAKER_BATCH"
 """`true` in a batch transform, which waits for up to an hour: no deadline there."""
-_CACHE_SIZES = ("gpu_memory_utilization", "kv_cache_memory_bytes", "num_gpu_blocks_override")
-_AT_LEAST = {
-    "drain_s": 0,
-    "stall_s": 0.1,
-    "deadline_s": 0,
-    "stream_deadline_s": 0,
-    "max_queue": 0,
-    "max_queue_tokens": 0,
-    "kv_cache_tokens": 1,
-    "max_concurrency": 1,
-    "max_body_bytes": 1,
-    "custom_code_threads": 1,
-    "session_ttl_s": 1,
-    "emf_interval_s": 1,
-}
 
 
 @dataclass(frozen=True)
@@ -121,6 +106,7 @@ def load_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     for level in _levels(argv, environ, home):
         values |= level.values
         sources |= level.sources
+    refuse_contradictions(values, sources)
     own = {name: values.pop(name) for name in OWN}
     own["cache_dir"] = home / own["cache_dir"][2:] if own["cache_dir"].startswith("~/") else Path(own["cache_dir"])
     for name in ("api_key", "adapter_roots", "security_controls", "untrusted_channels"):
@@ -128,9 +114,7 @@ def load_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     own["on_sagemaker"] = any(name.startswith(_PLATFORM_PREFIX) for name in environ)
     if own["deadline_s"] is None:
         own["deadline_s"] = 0.0 if not own["on_sagemaker"] or environ.get(_IS_BATCH) == "true" else _SAGEMAKER_DEADLINE_S
-    settings = Settings(**own, engine=MappingProxyType(values), sources=MappingProxyType(sources))
-    _refuse_contradictions(settings)
-    return settings
+    return Settings(**own, engine=MappingProxyType(values), sources=MappingProxyType(sources))
 
 
 @dataclass(frozen=True)
@@ -173,105 +157,12 @@ def _typed(assignment: Assignment) -> Any:
     argument, raw = assignment.argument, assignment.raw
     try:
         value = convert(argument, raw)
-        return _checked(argument.name, value) if argument.name in OWN else value
+        return checked(argument.name, value) if argument.name in OWN else value
     except WrongValueError as error:
         near = nearest(str(raw).lower(), map(str, argument.choices))
         hints = [str(error), f"did you mean {near}?" if near else ""]
         text = "; ".join([f"expected {expected(argument)}, got {_shown(argument.name, raw)}", *filter(None, hints)])
         raise SettingsError(f"{assignment.spelled}: {text}") from error
-
-
-def _checked(name: str, value: Any) -> Any:
-    """The bounds of Tokenport's own settings, which their kinds do not say."""
-    if value == "":
-        raise WrongValueError("unset it instead of leaving it empty")
-    if name == "port" and not 1 <= value <= 65535:
-        raise WrongValueError("from 1 to 65535")
-    if name in _AT_LEAST and not _AT_LEAST[name] <= value < math.inf:
-        raise WrongValueError(f"{_AT_LEAST[name]} or more{' seconds' if name.endswith('_s') else ''}")
-    if name == "adapter_roots" and not all(os.path.isabs(root) for root in value):
-        raise WrongValueError("absolute paths")
-    if name == "security_controls":
-        return _controls(value)
-    if name == "custom_code_program":
-        return _program(value)
-    if name == "emf_namespace" and value is not None:
-        return _namespace(value)
-    if name == "custom_code_dir" and value is not None:
-        return _local_folder(value)
-    if name == "untrusted_channels":
-        return [channel for channel in value if channel]
-    if name != "api_key":
-        return value
-    keys = [key.strip() for word in value for key in word.split(",")]
-    if not all(keys):
-        raise WrongValueError("a key is empty")
-    return keys
-
-
-def _program(name: str) -> str:
-    if "/" in name:
-        raise WrongValueError("a file in the code folder itself")
-    return name if name.endswith(".py") else f"{name}.py"
-
-
-def _namespace(name: str) -> str:
-    """CloudWatch's rules: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html"""
-    if not re.fullmatch(r"[\w.\-/# ][\w.\-/#: ]{0,254}", name, re.ASCII) or name.startswith("AWS/"):
-        raise WrongValueError("up to 255 letters, digits and . _ - / # : and spaces, not beginning with a colon or AWS/")
-    return name
-
-
-def _local_folder(name: str) -> str:
-    folder = name.removeprefix("file://")
-    if "://" in folder:
-        raise WrongValueError("a folder of this machine: nothing is downloaded at start")
-    return folder
-
-
-def _controls(words: list[str]) -> list[str]:
-    controls = [word.upper() for word in words if word]
-    for control in controls:
-        if control not in SECURITY_CONTROLS:
-            near = nearest(control, SECURITY_CONTROLS)
-            raise WrongValueError(f"{control} is none of {', '.join(SECURITY_CONTROLS)}" + (f"; did you mean {near}?" if near else ""))
-    return controls
-
-
-def _refuse_contradictions(settings: Settings) -> None:
-    for variable, name in PROTECTED.items():
-        if settings.sources[name] not in (DEFAULT, variable):
-            raise SettingsError(f"{settings.sources[name]}: {name} is the platform's to say, in {variable}; remove it")
-    if settings.secure_mode and not settings.security_controls:
-        raise SettingsError(f"SAGEMAKER_SECURE_MODE is true and SAGEMAKER_SECURITY_CONTROLS names none of {', '.join(SECURITY_CONTROLS)}")
-    if settings.security_controls and settings.sources["secure_mode"] == DEFAULT:
-        raise SettingsError("SAGEMAKER_SECURITY_CONTROLS is set and SAGEMAKER_SECURE_MODE is not: set it to true, or to false to hold none")
-    for name in ("enable_log_requests", "enable_log_outputs"):
-        if settings.engine.get(name) and not settings.log_requests:
-            raise SettingsError(f"{settings.sources[name]}: {name} puts requests into the log, which needs log_requests=true as well")
-    for name in ("emf_interval_s", "emf_endpoint_name"):
-        if settings.emf_namespace is None and settings.sources[name] != DEFAULT:
-            raise SettingsError(f"{settings.sources[name]}: {name} is of metrics that nobody asked for; set emf_namespace too")
-    _refuse_two_cache_sizes(settings)
-    for name in ("max_loras", "max_cpu_loras", "lora_modules"):
-        if settings.engine.get("enable_lora") is False and name in settings.engine:
-            raise SettingsError(
-                f"{settings.sources['enable_lora']} switches LoRA off, {settings.sources[name]} asks for it ({name}); keep one"
-            )
-
-
-def _refuse_two_cache_sizes(settings: Settings) -> None:
-    wished = {"kv_cache_tokens": settings.kv_cache_tokens, "max_concurrency": settings.max_concurrency}
-    names = [name for name, value in wished.items() if value is not None]
-    names += [name for name in _CACHE_SIZES if settings.engine.get(name) is not None] if names else []
-    if len(names) > 1:
-        told = " and ".join(f"{settings.sources[name]} ({name})" for name in names)
-        raise SettingsError(f"{told} each size the KV cache; keep one")
-    if names and settings.engine.get("max_model_len") == -1:
-        raise SettingsError(
-            f"{settings.sources['max_model_len']}: max_model_len=auto takes its length from the KV cache, whose size {names[0]} takes from "
-            "max_model_len; write a number"
-        )
 
 
 def _shown(name: str, raw: Any) -> str:
@@ -289,7 +180,7 @@ def describe(settings: Settings, *, all: bool = False) -> list[tuple[str, str, s
         if name in settings.engine:
             rows.append((name, show(name, settings.engine[name]), settings.sources[name]))
         elif all and name not in REFUSED and name not in OWN:
-            rows.append((name, _default(argument), DEFAULT))
+            rows.append((name, default_text(argument), DEFAULT))
     return rows
 
 
@@ -297,22 +188,3 @@ def _own_values(settings: Settings) -> Iterator[tuple[str, Any]]:
     for name in OWN:
         value = getattr(settings, name)
         yield name, str(value) if isinstance(value, Path) else "" if value in (None, ()) else value
-
-
-def help_text(*, engine: bool) -> str:
-    """Tokenport's own settings, a line each; with `engine` all of vLLM's, by vLLM's groups."""
-    groups: dict[str, list[Argument]] = {"Tokenport": list(OWN.values())}
-    if engine:
-        for name, argument in engine_arguments().items():
-            if name not in REFUSED and name not in OWN:
-                groups.setdefault(f"vLLM: {argument.group}", []).append(argument)
-    return "\n".join(line for title, arguments in groups.items() for line in (f"{title}:", *map(_help_line, arguments), ""))
-
-
-def _help_line(argument: Argument) -> str:
-    default = _default(argument)
-    return f"  {flag_of(argument.name):<40} {argument.help}" + (f" (default: {default})" if default else "")
-
-
-def _default(argument: Argument) -> str:
-    return "" if argument.default in (None, "", [], {}) else show(argument.name, argument.default)

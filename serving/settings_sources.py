@@ -19,6 +19,8 @@ from serving.settings_values import TRUE, WrongValueError
 OWN_PREFIX = "TOKENPORT_"
 LMI_PREFIX = "OPTION_"
 CONFIG = f"{OWN_PREFIX}CONFIG"
+DEFAULT = "default"
+"""The source of a setting that nobody set."""
 _NEGATIVE = "no_"
 
 
