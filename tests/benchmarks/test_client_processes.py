@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -47,7 +48,11 @@ def test_two_processes_share_one_clock_and_every_request_has_one_record(url):
     plan = opened([0.1 * number for number in range(10)], max_tokens=4)
     measured = run_plan(plan, spec_of(url, itl_s=0.05), 2, watching, capabilities=MODEL, on_start=origins.append)
     assert [record.number for record in measured.records] == list(range(10))
-    assert all(record.is_whole and 0 <= record.sent_s - record.scheduled_s < 0.5 for record in measured.records)
+    assert all(record.is_whole for record in measured.records)
+    late_s = [record.sent_s - record.scheduled_s for record in measured.records]
+    assert min(late_s) >= 0
+    # Clocks that do not agree make all of them late, a busy machine some.
+    assert statistics.median(late_s) < 0.5
     assert (measured.interrupted, measured.lost, origins) == (False, [], [measured.origin_s])
     assert [(load.process, load.num_requests) for load in measured.client] == [(0, 5), (1, 5)]
     assert all(len(load.loop_lag_s) > 50 and 0 < load.cpu_share < 1.5 and load.wall_s > 0.9 for load in measured.client)

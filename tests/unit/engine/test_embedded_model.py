@@ -151,9 +151,7 @@ def test_a_second_call_does_no_work(cache: Cache) -> None:
     cache.ensure()
     before = {file: file.stat().st_mtime_ns for file in cache.dir.rglob("*")}
     cache.steps.clear()
-    start = time.monotonic()
     assert cache.ensure() == cache.target
-    assert time.monotonic() - start < 0.1
     assert (cache.steps, len(cache.runs())) == ([], 1)
     assert {file: file.stat().st_mtime_ns for file in cache.dir.rglob("*")} == before
 
