@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tokenport: unknown command {command!r}; expected {', '.join(commands)}", file=sys.stderr)
         return 2
     if ("--help" in words or "-h" in words) and run not in (_prepare, _bench, _plan, _cascade, _deploy, _invoke):
-        return _help(words)
+        run = _help
     try:
         return run(words)
     except TokenportError as error:
