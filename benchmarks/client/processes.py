@@ -8,8 +8,6 @@ import contextlib
 import math
 import queue
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,25 +17,21 @@ from typing import Any, Protocol
 
 from benchmarks.client.bodies import check_prompts
 from benchmarks.client.capabilities import Capabilities
+from benchmarks.client.division import divided
 from benchmarks.client.driver import units_of
 from benchmarks.client.probe import probe_now
 from benchmarks.client.target import TargetSpec
-from benchmarks.client.wire import client_load_from, from_line, record_from, to_line
+from benchmarks.client.worker_process import WorkerProcess, running_workers
 from benchmarks.load.plan import Plan, Request
 from benchmarks.measuring.record import ClientLoad, Record
 from serving.errors import BenchmarkError
 
-# Streams of 20 tokens a second are 10 000 pieces a second then, which one process takes in on time with cores to spare
-# (benchmarks/results/client-ceiling-*.json).
-_STREAMS_A_PROCESS = 512
-_REQUESTS_PER_S_A_PROCESS = 200.0
 _READY_DEADLINE_S = 120.0
 _LEAD_S = 0.1
 """Between the last process's readiness and the run's time 0, for the origin to reach them all."""
 _SPARE_S = 60.0
 """Beyond the latest time at which a process must have ended by its plan."""
 _STOP_DEADLINE_S = 60.0
-_EXIT_DEADLINE_S = 10.0
 _POLL_S = 0.2
 
 
@@ -49,7 +43,7 @@ class OnProgress(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One record for every request of the plan, in its order, and each process's own load. `is_interrupted`: the run was cut off.
+    """One record for every request of the plan, in its order, and each process's own load. `interrupted`: the run was cut off.
     `lost`: what became of processes that did not come back, a sentence each; their requests' records say `lost`, and a run with any is
     not valid. `origin_s`: the run's time 0 on the monotonic clock."""
 
@@ -58,13 +52,6 @@ class Measured:
     interrupted: bool
     lost: list[str] = field(default_factory=list)
     origin_s: float = 0.0
-
-
-def choose_num_processes(concurrency: int | None, rate: float | None, num_cpus: int) -> int:
-    """One, unless the load is more than one process can drive on time; never more than half of the cores, as others need some."""
-    by_streams = math.ceil((concurrency or 0) / _STREAMS_A_PROCESS)
-    by_rate = math.ceil((rate or 0.0) / _REQUESTS_PER_S_A_PROCESS)
-    return max(1, min(max(by_streams, by_rate), num_cpus // 2))
 
 
 def run_plan(
@@ -90,7 +77,7 @@ def run_plan(
     if capabilities is None:
         capabilities = probe_now(spec)
     parts = divided(plan, num_processes)
-    with _running_workers(len(parts)) as workers:
+    with running_workers(len(parts)) as workers:
         run = _Run(plan, workers, on_progress, stop or threading.Event())
         same = {"spec": _plain(spec), "capabilities": capabilities}
         jobs = [{"plan": part, "process": number, **same} for number, part in enumerate(parts)]
@@ -98,79 +85,13 @@ def run_plan(
             return run.carry_out(jobs, on_start or (lambda origin_s: None))
 
 
-def divided(plan: Plan, num_processes: int) -> list[Plan]:
-    """One plan a process. Places and requests are divided evenly: the requests of a place are dealt in turn, a conversation as one.
-
-    An open loop's bound on what runs at once is divided too, so a request may wait for a place of its process while another has one free.
-    """
-    units = units_of(plan.requests)
-    num_parts = max(1, min(num_processes, len(units), plan.concurrency or len(units)))
-    num_places = plan.concurrency or num_parts
-    parts: list[list[Request]] = [[] for _ in range(num_parts)]
-    for index, unit in enumerate(units):
-        parts[index % num_places % num_parts].extend(unit)
-    shares = [len(range(part, num_places, num_parts)) for part in range(num_parts)]
-    return [
-        replace(plan, requests=tuple(requests), concurrency=None if plan.concurrency is None else share)
-        for requests, share in zip(parts, shares, strict=True)
-    ]
-
-
-@dataclass(slots=True)
-class _Worker:
-    """One process and what it has said so far."""
-
-    number: int
-    process: subprocess.Popen[bytes]
-    is_ready: bool = False
-    has_ended: bool = False
-    is_gone: bool = False
-    failure: str | None = None
-    counts: dict[str, int] = field(default_factory=dict)
-    records: list[Record] = field(default_factory=list)
-    load: ClientLoad | None = None
-
-    def tell(self, message: dict[str, Any]) -> None:
-        """A line to it; one that is gone hears nothing, which its own end of stream tells."""
-        if self.process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self.process.stdin.write(to_line(message))
-                self.process.stdin.flush()
-
-    def hear(self, message: dict[str, Any] | None) -> None:
-        """A line from it, None at the end."""
-        if message is None:
-            self.is_gone = True
-        elif "record" in message:
-            self.records.append(record_from(message["record"]))
-        elif "progress" in message:
-            self.counts = message["progress"]
-        elif "load" in message:
-            self.load = client_load_from(message["load"])
-        elif "failed" in message:
-            self.failure = message["failed"]
-        self.is_ready = self.is_ready or (message is not None and "ready" in message)
-        self.has_ended = self.has_ended or (message is not None and "end" in message)
-
-    def what_became_of_it(self) -> str:
-        """For one that went before it had told everything."""
-        if self.failure is not None:
-            return f"client process {self.number} failed: {self.failure}"
-        try:
-            code: int | None = self.process.wait(_EXIT_DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            code = None
-        how = "did not end in time" if code is None else f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        return f"client process {self.number} {how}; what it measured is lost"
-
-
 class _Run:
-    def __init__(self, plan: Plan, workers: Sequence[_Worker], on_progress: OnProgress | None, stop: threading.Event) -> None:
+    def __init__(self, plan: Plan, workers: Sequence[WorkerProcess], on_progress: OnProgress | None, stop: threading.Event) -> None:
         self._plan = plan
         self._workers = workers
         self._on_progress = on_progress
         self.stop = stop
-        self._heard: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
+        self._heard: queue.SimpleQueue[tuple[WorkerProcess, dict[str, Any] | None]] = queue.SimpleQueue()
         self._is_stopped = False
 
     def carry_out(self, jobs: Sequence[dict[str, Any]], on_start: Callable[[float], None]) -> Measured:
@@ -191,7 +112,7 @@ class _Run:
             raise BenchmarkError(failures[0])
         return self._put_together(origin_s)
 
-    def _hear_until(self, is_enough: Callable[[_Worker], bool], deadline_s: float, *, is_running: bool) -> None:
+    def _hear_until(self, is_enough: Callable[[WorkerProcess], bool], deadline_s: float, *, is_running: bool) -> None:
         while not all(worker.is_gone or is_enough(worker) for worker in self._workers):
             if is_running and self.stop.is_set() and not self._is_stopped:
                 self._cut_off()
@@ -211,12 +132,10 @@ class _Run:
         for worker in self._workers:
             worker.tell({"stop": True})
 
-    def _listen(self, worker: _Worker) -> None:
+    def _listen(self, worker: WorkerProcess) -> None:
         """Everything that one process says, in a thread of its own, to the end."""
-        for line in worker.process.stdout or ():
-            # A process that is killed may leave half a line.
-            if line.endswith(b"\n"):
-                self._heard.put((worker, from_line(line)))
+        for message in worker.messages():
+            self._heard.put((worker, message))
         self._heard.put((worker, None))
 
     def _show_progress(self) -> None:
@@ -286,33 +205,3 @@ def _interrupts_setting(stop: threading.Event) -> Iterator[None]:
 
 def _plain(spec: TargetSpec) -> TargetSpec:
     return replace(spec, extra_body=dict(spec.extra_body), headers=dict(spec.headers))
-
-
-@contextlib.contextmanager
-def _running_workers(num_workers: int) -> Iterator[list[_Worker]]:
-    command = [sys.executable, "-m", "benchmarks.client.worker"]
-    workers: list[_Worker] = []
-    try:
-        for number in range(num_workers):
-            # Its last words, should it fail, go where ours go.
-            # In a group of its own, Ctrl-C does not reach it: this process says when it is to stop. Not in a session of its own: Linux
-            # shares processors out by session first, and the client would be kept waiting by the server it measures.
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
-            workers.append(_Worker(number, process))
-        yield workers
-    finally:
-        for worker in workers:
-            _end(worker.process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin is not None:
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-    try:
-        process.wait(_EXIT_DEADLINE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(_EXIT_DEADLINE_S)
-    if process.stdout is not None:
-        process.stdout.close()

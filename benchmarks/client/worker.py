@@ -1,4 +1,4 @@
-"""One client process: `python -m benchmarks.client.worker`, driven by `processes.py` through its standard streams, JSON line by line.
+"""One client process: `python -m benchmarks.client.worker`, driven by `worker_process.py` through its standard streams, JSON line by line.
 
 In: the plan with its target; when this process is ready, the origin; `stop`, or the end of the stream, cuts the run off. Out: ready,
 progress a few times a second, and at the end every record and the process's own load.

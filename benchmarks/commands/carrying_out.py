@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.client.processes import Measured, choose_num_processes, run_plan
+from benchmarks.client.division import choose_num_processes
+from benchmarks.client.processes import Measured, run_plan
 from benchmarks.commands.opened import Opened
 from benchmarks.load.build import LoadOptions, build_plan, describe, warm_up_plan
 from benchmarks.load.plan import Plan
