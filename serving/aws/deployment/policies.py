@@ -58,7 +58,7 @@ def execution_policy(place: Place, request: EndpointRequest) -> dict[str, Any]:
     statements = [
         *_read_statements(place, request.container.model_uri),
         allow(["cloudwatch:PutMetricData"], ["*"]),
-        *_log_statements(place, f"/aws/sagemaker/Endpoints/{request.name}"),
+        *_log_statements(place, _log_group(request)),
         *_image_statements(place, repository_of(request.container.image_uri)),
     ]
     if request.async_output is not None:
@@ -108,6 +108,15 @@ def _read_statements(place: Place, uri: str) -> list[dict[str, Any]]:
 def _objects(place: Place, uri: str) -> str:
     bucket, prefix = split_uri("S3", uri)
     return f"arn:{place.partition}:s3:::{bucket}/{prefix}{'' if prefix.endswith('.tar.gz') else '*'}"
+
+
+def _log_group(request: EndpointRequest) -> str:
+    """Where SageMaker puts what the container writes ("Log groups and streams that Amazon SageMaker AI sends to Amazon CloudWatch Logs")."""
+    if request.batch is not None:
+        return "/aws/sagemaker/TransformJobs"
+    if request.components is not None:
+        return f"/aws/sagemaker/InferenceComponents/{request.name}"
+    return f"/aws/sagemaker/Endpoints/{request.name}"
 
 
 def _log_statements(place: Place, group: str) -> list[dict[str, Any]]:

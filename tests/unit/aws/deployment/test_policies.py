@@ -82,6 +82,21 @@ def test_the_model_can_be_read_below_its_prefix_and_nowhere_else():
     assert listing["Condition"] == {"StringLike": {"s3:prefix": ["llama/*"]}}
 
 
+@pytest.mark.parametrize(
+    ("words", "group"),
+    [
+        (PLAIN, "/aws/sagemaker/Endpoints/chat"),
+        (KINDS["async"], "/aws/sagemaker/Endpoints/chat"),
+        (KINDS["components"], "/aws/sagemaker/InferenceComponents/chat"),
+        ((*PLAIN, *BATCH), "/aws/sagemaker/TransformJobs"),
+    ],
+)
+def test_the_container_may_write_the_log_that_sagemaker_keeps_for_its_kind(words, group):
+    (logging,) = [each for each in execution_policy(PLACE, request(*words))["Statement"] if "logs:PutLogEvents" in each["Action"]]
+    arn = f"arn:aws:logs:us-east-1:123456789012:log-group:{group}"
+    assert logging["Resource"] == [arn, f"{arn}:*"]
+
+
 def test_the_image_can_be_pulled_from_its_repository_in_its_own_account():
     elsewhere = replace(request(*PLAIN).container, image_uri="999999999999.dkr.ecr.eu-west-1.amazonaws.com/team/tokenport@sha256:0")
     text = json.dumps(execution_policy(PLACE, replace(request(*PLAIN), container=elsewhere)))
