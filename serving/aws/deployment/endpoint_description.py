@@ -11,6 +11,10 @@ ENDPOINT_STATUS = Status("EndpointStatus", frozenset({"InService"}), frozenset({
 JOB_STATUS = Status("TransformJobStatus", frozenset({"Completed"}), frozenset({"Failed", "Stopped"}), "FailureReason")
 COMPONENT_STATUS = Status("InferenceComponentStatus", frozenset({"InService"}), frozenset({"Failed"}), "FailureReason")
 
+_BATCH_PAYLOAD_MB = 6
+"""SageMaker's own default, where a container names none."""
+_BATCH_TIMEOUT_S = 3600
+
 
 def describe_endpoint(request: EndpointRequest) -> Deployment:
     """Raises DeployError for a combination that SageMaker refuses."""
@@ -64,7 +68,7 @@ def _config_resource(request: EndpointRequest, model_name: str) -> Resource:
 def _variant(request: EndpointRequest, model_name: str) -> dict[str, Any]:
     hosting = request.hosting
     optional = {
-        "InferenceAmiVersion": hosting.settled_ami_version,
+        "InferenceAmiVersion": hosting.settled_ami_version(is_batch=False),
         "VolumeSizeInGB": hosting.volume_gb,
     }
     variant: dict[str, Any] = {
@@ -154,12 +158,15 @@ def _component_resource(request: EndpointRequest, components: Components, model_
 def _job_resource(request: EndpointRequest, batch: Batch, model_name: str) -> Resource:
     source = {"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": batch.source}}, "ContentType": "application/jsonlines"}
     resources: dict[str, Any] = {"InstanceType": request.hosting.instance_type, "InstanceCount": max(1, request.hosting.min_instances)}
-    if request.hosting.settled_ami_version is not None:
-        resources["TransformAmiVersion"] = request.hosting.settled_ami_version
+    if (ami_version := request.hosting.settled_ami_version(is_batch=True)) is not None:
+        resources["TransformAmiVersion"] = ami_version
     contents: dict[str, Any] = {
         "ModelName": model_name,
         # A line is a request: many of them in one body are what the container's /invocations takes as a batch.
         "BatchStrategy": "MultiRecord",
+        # The container would take more at once; these have to be answered within the longest time that SageMaker waits.
+        "MaxPayloadInMB": _BATCH_PAYLOAD_MB,
+        "ModelClientConfig": {"InvocationsTimeoutInSeconds": _BATCH_TIMEOUT_S},
         "TransformInput": {**source, "SplitType": "Line"},
         "TransformOutput": {"S3OutputPath": batch.output, "Accept": "application/jsonlines", "AssembleWith": "Line"},
         "TransformResources": resources,

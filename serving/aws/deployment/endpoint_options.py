@@ -90,7 +90,8 @@ def _hosting(given: Any, plan: PlanValues) -> Hosting:
         instance_type=instance_type,
         min_instances=given.min_instances,
         max_instances=max(given.min_instances, 1) if given.max_instances is None else given.max_instances,
-        ami_version=given.ami_version or plan.ami_version,
+        # A plan is for endpoints; jobs have other hosts.
+        ami_version=given.ami_version or (None if given.batch else plan.ami_version),
         startup_timeout_s=_first(given.startup_timeout_s, plan.startup_timeout_s),
         download_timeout_s=_first(given.download_timeout_s, plan.download_timeout_s),
         volume_gb=_first(given.volume_gb, plan.volume_gb),

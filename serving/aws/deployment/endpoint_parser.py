@@ -40,7 +40,7 @@ def endpoint_parser() -> OneLineParser:
 
 def _add_hosting(group: Any) -> None:
     add = group.add_argument
-    add("--ami-version", metavar="VERSION", help="InferenceAmiVersion; with a GPU the one that has CUDA 13's driver, if not given")
+    add("--ami-version", metavar="VERSION", help="of the host; with a GPU the one that goes with CUDA 13, if not given")
     add("--startup-timeout-s", type=bounded(60, 3600), metavar="S", help="until healthy (SageMaker's default: 480)")
     add("--download-timeout-s", type=bounded(60, 3600), metavar="S", help="for the model's files (default SageMaker's)")
     add("--volume-gb", type=bounded(1, 512), metavar="GB", help="of the EBS volume, for instances without a disk of their own")

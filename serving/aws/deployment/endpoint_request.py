@@ -14,6 +14,8 @@ from serving.planner.ranking.sagemaker_values import INFERENCE_AMI_VERSION
 TrafficShift = Literal["all-at-once", "canary", "linear"]
 VARIANT = "AllTraffic"
 _GPU_FAMILIES = ("ml.g", "ml.p")
+_BATCH_AMI_VERSION = "al2-ami-sagemaker-batch-gpu-535"
+"""The newest of those that CreateTransformJob's reference names; an endpoint's is none of them."""
 _ECR_IMAGE = re.compile(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/([^:@]+)(?:[:@].+)?")
 _MAX_ENVIRONMENT = 100
 _MAX_VARIABLE_BYTES = 1024
@@ -56,10 +58,10 @@ class Hosting:
     download_timeout_s: int | None = None
     volume_gb: int | None = None
 
-    @property
-    def settled_ami_version(self) -> str | None:
-        """The version sent: with a GPU the one that the image needs, if none was told."""
-        return self.ami_version or (INFERENCE_AMI_VERSION if self.instance_type.startswith(_GPU_FAMILIES) else None)
+    def settled_ami_version(self, *, is_batch: bool) -> str | None:
+        """The version sent: with a GPU the one that the image needs, if none was told. Jobs have hosts of their own."""
+        usual = _BATCH_AMI_VERSION if is_batch else INFERENCE_AMI_VERSION
+        return self.ami_version or (usual if self.instance_type.startswith(_GPU_FAMILIES) else None)
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,15 @@ def test_a_batch_is_a_job_over_lines_and_no_endpoint():
     assert one(deployment, "CreateModel")["PrimaryContainer"]["ModelDataUrl"] == "s3://bucket/llama.tar.gz"
 
 
+def test_a_job_runs_on_a_host_of_its_own_kind_and_waits_as_long_as_sagemaker_can():
+    job = one(endpoint(*BATCH), "CreateTransformJob")
+    assert job["TransformResources"]["TransformAmiVersion"] == "al2-ami-sagemaker-batch-gpu-535"
+    assert job["ModelClientConfig"] == {"InvocationsTimeoutInSeconds": 3600}
+    assert (
+        "TransformAmiVersion" not in one(endpoint(*BATCH, "--instance-type", "ml.m7i.4xlarge"), "CreateTransformJob")["TransformResources"]
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -56,6 +56,12 @@ def test_an_instance_that_is_named_has_its_own_values(plan):
     assert request.container.environment == other["settings"]
 
 
+def test_a_job_does_not_run_on_the_host_that_was_planned_for_endpoints(plan):
+    words = ["--model", "s3://bucket/llama.tar.gz", "--batch", "s3://bucket/in", "--batch-output", "s3://bucket/out"]
+    assert winners(plan)[0]["sagemaker"]["InferenceAmiVersion"] is not None
+    assert read_options([*WORDS, "--plan", str(plan), *words]).request.hosting.ami_version is None
+
+
 def test_what_is_said_goes_before_the_plan(plan):
     words = ["--startup-timeout-s", "1200", "--env", "TOKENPORT_MAX_MODEL_LEN=2048"]
     request = read_options([*WORDS, "--plan", str(plan), *words]).request
