@@ -5,7 +5,7 @@ import re
 
 from serving.errors import PlanError
 from serving.planner.commands.one_line_parser import OneLineParser
-from serving.planner.commands.ranking import add_options
+from serving.planner.commands.target import add_options
 from serving.planner.plan import PlanRequest
 
 _SIZE = re.compile(r"(-?\d+)([kK]?)")

@@ -11,7 +11,8 @@ from serving.planner.hardware import Instance
 from serving.planner.interval import Interval
 from serving.planner.model import Model
 from serving.planner.plan import AS_IT_IS, PlanRequest
-from serving.planner.ranking.ranking import Ranker, Target
+from serving.planner.ranking.operation import Target
+from serving.planner.ranking.ranking import Ranker
 from serving.planner.speed.calibration import Measured
 from serving.planner.speed.efficiency import published_efficiency
 from serving.planner.speed.speed import Flow
@@ -31,11 +32,11 @@ def estimated_capacity(
     ranking = Ranker(model, request, target, published_efficiency(), measured).rank([instance])
     held = None if quantization == AS_IT_IS else quantization
     found = next((one for one in ranking.winners if one.quantization == held), None)
-    if found is None or found.speed is None:
+    if found is None or found.operation is None or found.service is None:
         reasons = [reason for one in ranking.losers for reason in one.reasons]
         raise PlanError(f"--model {model.name}: cannot be served on {instance.name} as asked: {'; '.join(reasons) or 'does not fit'}")
-    ttft_s, tpot_s = found.speed.ttft_s, found.speed.tpot_s
-    assumed = f"the speed is an estimate, not a measurement: TTFT {_ends(ttft_s)}, TPOT {_ends(tpot_s)}; {found.basis}"
+    ttft_s, tpot_s = found.operation.speed.ttft_s, found.operation.speed.tpot_s
+    assumed = f"the speed is an estimate, not a measurement: TTFT {_ends(ttft_s)}, TPOT {_ends(tpot_s)}; {found.service.efficiency.basis}"
     return Capacity(concurrency, Speed(ttft_s.estimate, tpot_s.estimate), f"estimate for {model.name}", (assumed,))
 
 

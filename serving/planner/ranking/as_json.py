@@ -3,10 +3,11 @@
 from dataclasses import asdict
 from typing import Any
 
-from serving.planner.interval import Interval
 from serving.planner.model import Model
 from serving.planner.plan import PerGpu, PlanRequest
+from serving.planner.ranking.by_concurrency import by_concurrency_json, operation_json
 from serving.planner.ranking.deployment import deploy_command, settings_of, values_of
+from serving.planner.ranking.operation import Target
 from serving.planner.ranking.ranking import Candidate, Ranking
 
 ESTIMATE = (
@@ -16,24 +17,28 @@ ESTIMATE = (
 
 
 def ranking_json(ranking: Ranking, model: Model, request: PlanRequest, assumed: list[str]) -> dict[str, Any]:
-    """`winners` and `losers` as in `Ranking`, and the fields of a plan: that of the first winner, or, where nothing keeps the target, that
-    of the first candidate that fits."""
-    plans = [one.plan for one in (*ranking.winners, *ranking.losers) if one.plan is not None]
-    plan = next((one for one in plans if one.fits), plans[0] if plans else None)
+    """`winners` and `losers` as in `Ranking`, and the fields of a plan: that of `Ranking.first`, of which `by_concurrency` is too."""
+    plan = None if ranking.first is None else ranking.first.plan
     return {
         **(plan.to_json() if plan is not None else {"fits": False}),
         "model": model.name,
-        "target": {**asdict(ranking.target.flow), **{name: getattr(ranking.target, name) for name in ("ttft_s", "tpot_s", "usd_per_hour")}},
+        "target": target_json(ranking.target),
         "context": request.context,
         "estimate": ESTIMATE,
+        "by_concurrency": by_concurrency_json(ranking.first_by_concurrency),
         "winners": [_candidate(one, model, request) for one in ranking.winners],
         "losers": [_candidate(one, model, request) for one in ranking.losers],
         "assumed": assumed,
     }
 
 
+def target_json(target: Target) -> dict[str, Any]:
+    """The load and the limits, None for no limit."""
+    return {**asdict(target.flow), "ttft_s": target.ttft_s, "tpot_s": target.tpot_s, "usd_per_hour": target.usd_per_hour}
+
+
 def _candidate(candidate: Candidate, model: Model, request: PlanRequest) -> dict[str, Any]:
-    instance, plan, speed = candidate.instance, candidate.plan, candidate.speed
+    instance, plan = candidate.instance, candidate.plan
     found: dict[str, Any] = {
         "instance": instance.name,
         "gpu": instance.gpu.name,
@@ -48,12 +53,8 @@ def _candidate(candidate: Candidate, model: Model, request: PlanRequest) -> dict
         "price_source": instance.price_source,
         "per_gpu": None if plan is None else _per_gpu(plan.per_gpu),
         "max_concurrency": None if plan is None else plan.max_concurrency * candidate.num_replicas,
-        "ttft_s": _interval(None if speed is None else speed.ttft_s),
-        "ttft_at_once_s": _interval(None if speed is None else speed.ttft_at_once_s),
-        "tpot_s": _interval(None if speed is None else speed.tpot_s),
-        "output_tokens_per_s": _interval(candidate.output_tokens_per_s),
-        "usd_per_million_output_tokens": _interval(candidate.usd_per_million_output_tokens),
-        "basis": candidate.basis,
+        **operation_json(candidate.operation),
+        "basis": candidate.service.efficiency.basis if candidate.service else "",
     }
     if not candidate.reasons:
         settings, values = settings_of(candidate, request), values_of(candidate, model)
@@ -64,7 +65,3 @@ def _candidate(candidate: Candidate, model: Model, request: PlanRequest) -> dict
 
 def _per_gpu(per_gpu: PerGpu) -> dict[str, dict[str, float]]:
     return {name: interval.to_json() for name, interval in vars(per_gpu).items()}
-
-
-def _interval(interval: Interval | None) -> dict[str, float] | None:
-    return None if interval is None else interval.to_json()

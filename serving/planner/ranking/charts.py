@@ -39,9 +39,9 @@ def frontier(candidates: Sequence[Candidate]) -> Element:
     """Each candidate by its time per output token and its cost, both axes logarithmic; with the ends of its time. All have both."""
     svg = _svg(_PLOT_HEIGHT, "time per output token against cost")
     points = [
-        (speed.tpot_s.times(1000), price.estimate)
+        (found.speed.tpot_s.times(1000), price.estimate)
         for one in candidates
-        if (speed := one.speed) and (price := one.usd_per_million_output_tokens)
+        if (found := one.operation) and (price := found.usd_per_million_output_tokens)
     ]
     x_axis = _Axis([end for time, _ in points for end in (time.low, time.high)], _LEFT, _WIDTH - _MARGIN)
     y_axis = _Axis([usd for _, usd in points], _PLOT_HEIGHT - _BOTTOM, _MARGIN)
@@ -64,7 +64,8 @@ class _Axis:
     """Logarithmic, over whole decades' 1, 2 and 5."""
 
     def __init__(self, values: Sequence[float], start: float, end: float) -> None:
-        steps = [digit * 10.0**power for power in range(-6, 10) for digit in (1, 2, 5)]
+        powers = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 2)
+        steps = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
         self.low = max(step for step in steps if step <= min(values))
         self.high = min(step for step in steps if step >= max(values) and step > self.low)
         self.ticks = [step for step in steps if self.low <= step <= self.high]

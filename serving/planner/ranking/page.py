@@ -9,7 +9,19 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from serving.planner.model import Model
 from serving.planner.plan import PlanRequest
 from serving.planner.ranking.as_json import ESTIMATE
-from serving.planner.ranking.as_text import LOSERS_HEAD, NUM_SHOWN, WINNERS_HEAD, how_to_run, loser_rows, notes, target_words, winner_row
+from serving.planner.ranking.as_text import (
+    LOSERS_HEAD,
+    NUM_SHOWN,
+    WINNERS_HEAD,
+    first_words,
+    how_to_run,
+    loser_rows,
+    notes,
+    target_words,
+    way,
+    winner_row,
+)
+from serving.planner.ranking.by_concurrency import HEAD, operation_rows
 from serving.planner.ranking.charts import frontier, memory_bar
 from serving.planner.ranking.ranking import Candidate, Ranking
 
@@ -79,7 +91,7 @@ def _head(html: Element, name: str) -> None:
 
 
 def _charts(main: Element, ranking: Ranking, shown: Sequence[Candidate]) -> None:
-    timed = [one for one in (*ranking.winners, *ranking.losers) if one.speed and one.usd_per_million_output_tokens]
+    timed = [one for one in (*ranking.winners, *ranking.losers) if one.operation and one.operation.usd_per_million_output_tokens]
     if timed:
         _text(main, "h2", "Latency against cost")
         figure = SubElement(main, "figure")
@@ -90,13 +102,16 @@ def _charts(main: Element, ranking: Ranking, shown: Sequence[Candidate]) -> None
             "Down and left is better. Filled: keeps the target. The line: nothing is both faster and cheaper.",
             "quiet",
         )
+    if operations := ranking.first_by_concurrency:
+        _text(main, "h2", first_words(ranking))
+        _table(main, HEAD, operation_rows(operations))
     best = list({one.instance.name: one for one in reversed(shown)}.values())[::-1]
     if best:
         _text(main, "h2", "Memory of the fullest GPU, of each instance's best")
     for candidate in best:
         if candidate.plan is not None:
             figure = SubElement(main, "figure")
-            _text(figure, "figcaption", ", ".join((candidate.instance.name, *winner_row(candidate)[1:3])))
+            _text(figure, "figcaption", ", ".join(way(candidate)))
             figure.append(memory_bar(candidate.plan.per_gpu))
 
 

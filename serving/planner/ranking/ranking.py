@@ -9,35 +9,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from serving.errors import PlanError
-from serving.planner.hardware import Gpu, Instance, Link
-from serving.planner.interval import Interval
+from serving.planner.hardware import Gpu, Instance
 from serving.planner.memory.fit import best_plan
-from serving.planner.model import FLOAT_BYTES, Model
+from serving.planner.model import Model
 from serving.planner.plan import AS_IT_IS, Plan, PlanRequest
-from serving.planner.speed.calibration import Measured, calibrated
-from serving.planner.speed.decoder_work import computed_in, work_of
+from serving.planner.ranking.operation import NO_PRICE, Estimator, Operation, Service, Target
+from serving.planner.speed.calibration import Measured
 from serving.planner.speed.efficiency import Efficiency
-from serving.planner.speed.speed import Flow, ServedModel, Speed, estimate_speed
 
 _GIB = 2**30
-_SECONDS_PER_HOUR = 3600
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is to be kept at `flow`: mean seconds, dollars an hour; None for no limit."""
-
-    flow: Flow
-    ttft_s: float | None = None
-    tpot_s: float | None = None
-    usd_per_hour: float | None = None
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to serve the model. `quantization` None for what the checkpoint is. `plan` and `speed` are of one replica, None where there
-    is none; `output_tokens_per_s` and `usd_per_million_output_tokens` of the whole instance. No `reasons`: it keeps the target. `basis`:
-    what the speed stands on."""
+    """One way to serve the model. `quantization` None for what the checkpoint is. `plan` is of one replica, None where there is none, and
+    then there is no `service` either; `operation` at the target's load, None where that does not fit. No `reasons`: it keeps the target."""
 
     instance: Instance
     quantization: str | None
@@ -45,10 +31,8 @@ class Candidate:
     num_replicas: int
     reasons: tuple[str, ...]
     plan: Plan | None = None
-    speed: Speed | None = None
-    output_tokens_per_s: Interval | None = None
-    usd_per_million_output_tokens: Interval | None = None
-    basis: str = ""
+    service: Service | None = None
+    operation: Operation | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +42,17 @@ class Ranking:
     target: Target
     winners: tuple[Candidate, ...]
     losers: tuple[Candidate, ...]
+
+    @property
+    def first(self) -> Candidate | None:
+        """The cheapest winner, or, where nothing keeps the target, the nearest loser that could be planned."""
+        return next((one for one in (*self.winners, *self.losers) if one.plan is not None), None)
+
+    @property
+    def first_by_concurrency(self) -> list[Operation]:
+        """What the first does with other numbers of requests at once; empty where it does not hold one."""
+        service = None if self.first is None else self.first.service
+        return [] if service is None else service.by_concurrency(self.target)
 
 
 class Ranker:
@@ -70,17 +65,26 @@ class Ranker:
         self._is_held = request.quantization is not None
         self._request = replace(request, quantization=None) if request.quantization == AS_IT_IS else request
         self._target = target
-        self._efficiency = efficiency
-        self._measured = measured
-        self._work = work_of(model.decoder, model.tensors)
+        self._estimator = Estimator(model, efficiency, measured)
         self._plans: dict[PlanRequest, dict[str, Plan | str]] = {}
 
     def rank(self, instances: Sequence[Instance]) -> Ranking:
-        """All of them."""
+        """All of them.
+
+        Raises:
+            PlanError: what was asked for is refused on every one of them for the same reason.
+        """
         by_instance = [list(self._candidates(instance)) for instance in instances]
+        self._check_is_planned()
         winners = [one for candidates in by_instance for one in candidates if not one.reasons]
-        losers = [min(candidates, key=_distance) for candidates in by_instance if all(one.reasons for one in candidates)]
-        return Ranking(self._target, tuple(sorted(winners, key=_cost)), tuple(sorted(losers, key=_distance)))
+        losers = [min(candidates, key=self._distance) for candidates in by_instance if all(one.reasons for one in candidates)]
+        return Ranking(self._target, tuple(sorted(winners, key=_cost)), tuple(sorted(losers, key=self._distance)))
+
+    def _check_is_planned(self) -> None:
+        """A reason that all machines have in common is a fault of the request or the model, and no reason of theirs."""
+        found = [plan for plans in self._plans.values() for plan in plans.values()]
+        if found and isinstance(found[0], str) and all(plan == found[0] for plan in found):
+            raise PlanError(found[0])
 
     def _candidates(self, instance: Instance) -> Iterator[Candidate]:
         if instance.unsupported is not None:
@@ -111,9 +115,7 @@ class Ranker:
         plan = self._plan(request, instance.gpu, num_ranks)
         if isinstance(plan, str):
             return replace(bare, reasons=(plan,))
-        if not plan.fits:
-            return replace(bare, plan=plan, reasons=(f"does not fit: {plan.shortfall_bytes / _GIB:.1f} GiB short on each GPU",))
-        return self._timed(replace(bare, plan=plan), plan, replace(self._target.flow, concurrency=concurrency))
+        return self._timed(bare, plan)
 
     def _plan(self, request: PlanRequest, gpu: Gpu, num_ranks: int) -> Plan | str:
         """The plan, or why there can be none."""
@@ -125,70 +127,25 @@ class Ranker:
                 plans[gpu.name] = str(error)
         return plans[gpu.name]
 
-    def _timed(self, candidate: Candidate, plan: Plan, flow: Flow) -> Candidate:
-        gpu = candidate.instance.gpu
-        served = self._served(plan, gpu, candidate.quantization, candidate.instance.link)
-        efficiency = calibrated(self._efficiency, self._measured, gpu, served.precision)
-        speed = estimate_speed(served, flow, efficiency)
-        rate = speed.output_tokens_per_s.times(candidate.num_replicas)
-        return replace(
-            candidate,
-            speed=speed,
-            output_tokens_per_s=rate,
-            usd_per_million_output_tokens=_usd_per_million(candidate.instance.price_per_hour, rate),
-            reasons=tuple(_reasons(candidate.instance, speed, self._target)),
-            basis=efficiency.basis,
-        )
+    def _timed(self, candidate: Candidate, plan: Plan) -> Candidate:
+        service = self._estimator.service(plan, candidate.instance, candidate.num_replicas, plan.max_concurrency * candidate.num_replicas)
+        if not plan.fits:
+            reason = f"does not fit: {plan.shortfall_bytes / _GIB:.1f} GiB short on each GPU"
+            return replace(candidate, plan=plan, service=service, reasons=(reason,))
+        operation = service.at(self._target.flow.concurrency, self._target)
+        unpriced = () if candidate.instance.price_per_hour is not None else (NO_PRICE,)
+        reasons = tuple(dict.fromkeys((*operation.reasons, *unpriced)))
+        return replace(candidate, plan=plan, service=service, operation=operation, reasons=reasons)
 
-    def _served(self, plan: Plan, gpu: Gpu, quantization: str | None, link: Link | None) -> ServedModel:
-        shape, num_ranks = self._model.shape, plan.num_gpus
-        precision = computed_in(quantization, self._model.config)
-        float_bytes = FLOAT_BYTES[plan.request.dtype]
-        # Of the input embedding a step reads a row a token; where it is tied, the same matrix is read whole for the logits.
-        unread = 0 if shape.has_tied_embeddings else shape.vocab_size * shape.hidden_size * float_bytes
-        return ServedModel(
-            work=self._work,
-            num_layers=shape.num_layers,
-            exchanged_bytes=shape.hidden_size * float_bytes,
-            weights_read_bytes=plan.per_gpu.weights_bytes.estimate * num_ranks - unread,
-            kv_bytes_per_token=plan.kv_bytes_per_token,
-            # Where the GPU cannot compute in 8 bits the engine turns the weights back first: Marlin, in vLLM.
-            precision=precision if precision in gpu.flops_per_s else "float16",
-            gpu=gpu,
-            num_ranks=num_ranks,
-            link=link if num_ranks > 1 else None,
-        )
-
-
-def _usd_per_million(usd_per_hour: float | None, tokens_per_s: Interval) -> Interval | None:
-    if usd_per_hour is None:
-        return None
-    usd = usd_per_hour / _SECONDS_PER_HOUR * 1e6
-    return Interval(usd / tokens_per_s.estimate, usd / tokens_per_s.high, usd / tokens_per_s.low)
-
-
-def _reasons(instance: Instance, speed: Speed, target: Target) -> Iterator[str]:
-    for name, found, limit in (("TTFT", speed.ttft_s, target.ttft_s), ("TPOT", speed.tpot_s, target.tpot_s)):
-        if limit is not None and found.estimate > limit:
-            yield f"{name} {_seconds(found.estimate)} ({_seconds(found.low)} to {_seconds(found.high)}), over {_seconds(limit)}"
-    if instance.price_per_hour is None:
-        yield "price unknown: give a table that has it with --prices"
-    elif target.usd_per_hour is not None and instance.price_per_hour > target.usd_per_hour:
-        yield f"{instance.price_per_hour:g} USD an hour, over the budget of {target.usd_per_hour:g}"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.0f} ms"
+    def _distance(self, candidate: Candidate) -> tuple[bool, float, int, float, float, float, str]:
+        """The nearest first: what could be timed, else what lacks least; by the number of reasons, by how far it is over a limit, by cost,
+        and where that is not known by speed."""
+        operation = candidate.operation
+        shortfall = math.inf if candidate.plan is None else candidate.plan.shortfall_bytes
+        excess, rate = (operation.excess(self._target), operation.output_tokens_per_s.estimate) if operation else (math.inf, 0.0)
+        return operation is None, shortfall, len(candidate.reasons), excess, _cost(candidate), -rate, candidate.instance.name
 
 
 def _cost(candidate: Candidate) -> float:
-    found = candidate.usd_per_million_output_tokens
+    found = None if candidate.operation is None else candidate.operation.usd_per_million_output_tokens
     return math.inf if found is None else found.estimate
-
-
-def _distance(candidate: Candidate) -> tuple[bool, float, int, float, float, str]:
-    """The nearest first: what could be timed, else what lacks least; by the number of reasons, by cost, and where that is not known by
-    speed."""
-    shortfall = math.inf if candidate.plan is None else candidate.plan.shortfall_bytes
-    rate = candidate.output_tokens_per_s.estimate if candidate.output_tokens_per_s else 0.0
-    return candidate.speed is None, shortfall, len(candidate.reasons), _cost(candidate), -rate, candidate.instance.name

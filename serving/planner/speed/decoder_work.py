@@ -35,7 +35,6 @@ def work_of(decoder: Mapping[str, Any], tensors: Sequence[Tensor]) -> WorkPerTok
         num_linear=others + (of_experts * chosen // experts if experts else 0),
         num_vocabulary=decoder["vocab_size"] * decoder["hidden_size"],
         attention_flops=_attention_flops(decoder),
-        num_expert_weights=of_experts,
         num_experts=experts,
         num_chosen=chosen,
     )

@@ -28,9 +28,9 @@ class Flow:
 
 @dataclass(frozen=True)
 class ServedModel:
-    """One replica over `num_ranks` GPUs with `link` between them. Bytes over all ranks: `weights_read_bytes` of a step that reads every
-    weight, `kv_bytes_per_token`. `precision`: the rate, by the GPU's names, at which linear layers are computed. `exchanged_bytes` a token
-    in one sum over the ranks."""
+    """One replica over `num_ranks` GPUs with `link` between them. Bytes over all ranks: `weights_read_bytes` that every step reads,
+    `experts_bytes` of the experts, of which it reads those that are chosen, `kv_bytes_per_token`. `precision`: the rate, by the GPU's
+    names, at which linear layers are computed. `exchanged_bytes` a token in one sum over the ranks."""
 
     work: WorkPerToken
     num_layers: int
@@ -41,6 +41,7 @@ class ServedModel:
     gpu: Gpu
     num_ranks: int
     link: Link | None
+    experts_bytes: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,9 @@ class _Times:
 def _pass_s(model: ServedModel, conditions: Conditions, *, num_tokens: float, kv_tokens: float, linear: float, in_float: float) -> float:
     """One pass through the model with `num_tokens` new tokens and `kv_tokens` in the cache; FLOPs by the type they are computed in."""
     gpu, ranks = model.gpu, model.num_ranks
-    read = model.weights_read_bytes * model.work.share_read(num_tokens) + model.kv_bytes_per_token * kv_tokens
-    reading_s = read / ranks / (gpu.bandwidth_bytes_per_s * conditions.bandwidth_share)
+    weights_bytes = model.weights_read_bytes + model.experts_bytes * model.work.share_of_experts(num_tokens)
+    read_bytes = weights_bytes + model.kv_bytes_per_token * kv_tokens
+    reading_s = read_bytes / ranks / (gpu.bandwidth_bytes_per_s * conditions.bandwidth_share)
     gain = 1.0 if model.precision == "float16" else conditions.eight_bit_gain
     rate, float_rate = gpu.flops_per_s[model.precision] * gain, gpu.flops_per_s["float16"]
     computing_s = (linear / rate + in_float / float_rate) / ranks / conditions.compute_share

@@ -1,4 +1,4 @@
-"""What a decoder makes a machine do for a token: FLOPs, and which part of its weights a step reads.
+"""What a decoder makes a machine do for a token: FLOPs, and how many of its experts a step reads.
 
 From the shape alone, so that it can be said of a model that nobody has loaded. Two FLOPs for each weight in a matrix product (PaLM,
 https://arxiv.org/abs/2204.02311 appendix B), and attention's over the tokens before. Knows no bytes and no machine.
@@ -10,24 +10,13 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class WorkPerToken:
     """Numbers of weights in matrix products that one token goes through, the vocabulary's apart; `attention_flops` for one token and one
-    token of its context. Of a mixture of experts `num_linear` has the chosen experts only; `num_expert_weights` are those of all experts,
-    of which each token takes `num_chosen` of `num_experts`."""
+    token of its context. Of a mixture of experts `num_linear` has the chosen experts only: `num_chosen` of `num_experts`."""
 
     num_linear: int
     num_vocabulary: int
     attention_flops: int
-    num_expert_weights: int = 0
     num_experts: int = 0
     num_chosen: int = 0
-
-    @property
-    def num_loaded(self) -> int:
-        """All weights in matrix products, the vocabulary's apart, whether a token goes through them or not."""
-        return self.num_linear + self.num_expert_weights - self._num_chosen_weights
-
-    @property
-    def _num_chosen_weights(self) -> int:
-        return self.num_expert_weights * self.num_chosen // self.num_experts if self.num_experts else 0
 
     def decode_flops(self, context: float) -> float:
         """Of one output token: its weights, those of the vocabulary included, and attention's over the tokens before it."""
@@ -38,11 +27,7 @@ class WorkPerToken:
         pairs = (prompt_tokens**2 - cached_tokens**2) / 2
         return 2 * self.num_linear * (prompt_tokens - cached_tokens) + 2 * self.num_vocabulary + self.attention_flops * pairs
 
-    def share_read(self, num_tokens: float) -> float:
-        """Of the linear weights, what a step over so many tokens reads: all of a dense model; of the experts those that at least one token
-        is expected to choose, as if each token chose evenly and by itself."""
-        if not self.num_experts:
-            return 1.0
-        touched = 1 - (1 - self.num_chosen / self.num_experts) ** num_tokens
-        others = self.num_loaded - self.num_expert_weights
-        return (others + self.num_expert_weights * touched) / self.num_loaded
+    def share_of_experts(self, num_tokens: float) -> float:
+        """Of all experts, those that at least one of so many tokens is expected to choose, as if each chose evenly and by itself. 0 for a
+        dense model."""
+        return 1 - (1 - self.num_chosen / self.num_experts) ** num_tokens if self.num_experts else 0.0

@@ -9,7 +9,8 @@ from serving.planner.instances import find_instance
 from serving.planner.model import model_of
 from serving.planner.plan import PlanRequest
 from serving.planner.ranking.deployment import deploy_command, settings_of, values_of
-from serving.planner.ranking.ranking import Ranker, Target
+from serving.planner.ranking.operation import Target
+from serving.planner.ranking.ranking import Ranker
 from serving.planner.ranking.sagemaker_values import sagemaker_values
 from serving.planner.speed.efficiency import published_efficiency
 from serving.planner.speed.speed import Flow

@@ -3,11 +3,13 @@
 import argparse
 import json
 import shlex
+from dataclasses import replace
 
 import pytest
 
 from serving.errors import PlanError
-from serving.planner.commands.ranking import add_options, has_target, run_ranking
+from serving.planner.commands.ranking import run_ranking
+from serving.planner.commands.target import add_options, has_target
 from serving.planner.model import model_of
 from serving.planner.plan import PlanRequest
 from tests.unit.planner.known_models import CONFIGS
@@ -21,7 +23,6 @@ def parse(*words):
     add_options(parser)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--instance")
-    parser.add_argument("--gpu")
     return parser.parse_args(words)
 
 
@@ -30,7 +31,7 @@ def rank(capsys):
     """`rank("--budget", "5", request=..., config=...)`: the exit code and the JSON."""
 
     def run(*words, request=REQUEST, config=CONFIG):
-        code = run_ranking(parse(*words, "--json"), model_of("a-model", config), request, {})
+        code = run_ranking(parse(*words, "--json"), model_of("a-model", config), request)
         return code, json.loads(capsys.readouterr().out)
 
     return run
@@ -166,12 +167,14 @@ def test_a_value_that_nobody_told_is_listed(rank):
         (("--input-tokens", "many"), "--input-tokens many"),
         (("--input-tokens", "8000", "--output-tokens", "1000"), "do not go into --context 8192 together"),
         (("--instance", "ml.g6.3xlarge"), "the nearest is ml.g6."),
-        (("--gpu", "L4"), "--gpu L4: has no price"),
+        (("--ttft", "0s"), "--ttft 0s: nothing takes no time"),
+        (("--tpot", ""), "--tpot : write a length of time with its unit"),
+        (("--budget", "0"), "--budget 0: write a number above 0"),
     ],
 )
 def test_a_wrong_option_is_told_in_one_line(words, told):
     with pytest.raises(PlanError) as caught:
-        run_ranking(parse(*words), model_of("a-model", CONFIG), REQUEST, {})
+        run_ranking(parse(*words), model_of("a-model", CONFIG), REQUEST)
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -180,11 +183,11 @@ def test_a_wrong_option_is_told_in_one_line(words, told):
 def test_a_split_that_the_ranking_does_not_know_is_refused(field):
     request = PlanRequest(context=8192, **{field: 2})
     with pytest.raises(PlanError, match=f"--{field.replace('_', '-')} 2: .*leave it out"):
-        run_ranking(parse(), model_of("a-model", CONFIG), request, {})
+        run_ranking(parse(), model_of("a-model", CONFIG), request)
 
 
 def test_the_text_has_the_table_the_reasons_and_the_command(capsys):
-    assert run_ranking(parse("--budget", "5"), model_of("a-model", CONFIG), REQUEST, {}) == 0
+    assert run_ranking(parse("--budget", "5"), model_of("a-model", CONFIG), REQUEST) == 0
     text = capsys.readouterr().out
     for words in ("USD/M output", "why not", "unsupported", "TOKENPORT_MAX_MODEL_LEN=8192", "tokenport deploy endpoint", "assumed:"):
         assert words in text
@@ -196,3 +199,73 @@ def test_a_target_is_anything_that_only_the_ranking_answers():
     assert not has_target(parse())
     assert has_target(parse("--ttft", "2s"))
     assert has_target(parse("--html", "page.html"))
+
+
+def test_the_first_is_told_with_other_numbers_of_requests_at_once(rank):
+    _, found = rank("--ttft", "2s", "--tpot", "100ms")
+    rows = {row["concurrency"]: row for row in found["by_concurrency"]}
+    first, names = found["winners"][0], ("ttft_s", "tpot_s", "output_tokens_per_s", "usd_per_million_output_tokens")
+    assert {1, 2, 4, 8} <= rows.keys()
+    assert max(rows) <= first["max_concurrency"]
+    assert {name: rows[8][name] for name in names} == {name: first[name] for name in names}
+    assert rows[8]["keeps_target"]
+    assert rows[8]["output_tokens_per_s_per_request"]["estimate"] == pytest.approx(rows[8]["output_tokens_per_s"]["estimate"] / 8)
+
+
+def test_where_nothing_keeps_the_target_the_nearest_tells_with_how_many_it_would(rank):
+    request = PlanRequest(context=8192, concurrency=16, quantization="none")
+    words = ("--instance", "ml.g6e.xlarge", "--input-tokens", "1000", "--output-tokens", "200", "--tpot", "35ms")
+    code, found = rank(*words, request=request)
+    kept = {row["concurrency"]: row["keeps_target"] for row in found["by_concurrency"]}
+    assert code == 1
+    assert kept[1]
+    assert not kept[16]
+
+
+def test_what_does_not_hold_as_many_as_asked_for_tells_what_it_does_with_those_it_holds(rank):
+    request = PlanRequest(context=8192, concurrency=64, quantization="none")
+    _, found = rank("--instance", "ml.g6e.xlarge", request=request)
+    assert found["losers"][0]["ttft_s"] is None
+    assert [row["concurrency"] for row in found["by_concurrency"]] == [1, 2, 4, 8, 16]
+
+
+def test_of_an_instance_that_loses_the_split_nearest_to_the_target_is_told(rank):
+    request = PlanRequest(context=8192, concurrency=32, quantization="none")
+    _, split = rank("--tpot", "1ms", "--instance", "ml.g6e.12xlarge", request=request)
+    tpot_s = split["losers"][0]["tpot_s"]["estimate"]
+    for size in (1, 2, 4):
+        _, other = rank("--tpot", "1ms", "--instance", "ml.g6e.12xlarge", request=replace(request, tensor_parallel_size=size))
+        assert tpot_s <= other["losers"][0]["tpot_s"]["estimate"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        (replace(REQUEST, quantization="fp9"), "quantization='fp9' is not known (nearest: fp8)"),
+        (replace(REQUEST, context=500_000), "context=500000 is more than the 131072 tokens that the model was made for"),
+        (replace(REQUEST, kv_cache_dtype="fp7"), "kv_cache_dtype='fp7' is not planned"),
+    ],
+)
+def test_what_no_machine_can_do_is_told_once_and_not_of_each(rank, request_, told):
+    with pytest.raises(PlanError) as caught:
+        rank("--ttft", "2s", request=request_)
+    assert told in str(caught.value)
+
+
+def test_what_the_plan_of_the_first_assumes_is_listed_too(rank):
+    _, found = rank("--instance", "ml.g6e.xlarge")
+    assert any(line.startswith("max_num_batched_tokens: ") for line in found["assumed"])
+    assert len(set(found["assumed"])) == len(found["assumed"])
+
+
+def test_results_can_be_given_one_by_one():
+    assert [str(path) for path in parse("--calibrate", "a", "b", "--calibrate", "c").calibrate] == ["a", "b", "c"]
+
+
+def test_a_first_that_may_not_fit_says_so(capsys):
+    request = PlanRequest(context=8192, concurrency=16, quantization="none")
+    assert run_ranking(parse("--instance", "ml.g6e.xlarge"), model_of("a-model", CONFIG), request) == 0
+    assert "by their ends it may not" not in capsys.readouterr().out
+    most = replace(request, concurrency=24)
+    run_ranking(parse("--instance", "ml.g6e.xlarge"), model_of("a-model", CONFIG), most)
+    assert "The first, ml.g6e.xlarge, fits by the estimates of its memory: by their ends it may not" in capsys.readouterr().out

@@ -107,12 +107,12 @@ def test_others_prompts_are_computed_between_the_steps():
 
 
 def test_of_a_mixture_a_step_reads_the_experts_that_its_tokens_choose():
-    mixture = WorkPerToken(3_000_000_000, 128256 * 4096, 4 * 32 * 32 * 128, 8_000_000_000, num_experts=8, num_chosen=2)
-    assert mixture.num_loaded == 3_000_000_000 + 6_000_000_000
-    assert mixture.share_read(1) == pytest.approx((1 + 2) / 9)
-    assert mixture.share_read(1) < mixture.share_read(4) < mixture.share_read(100) <= 1
-    alone = speed(Flow(1, 200, 1), work=mixture, weights_read_bytes=18e9)
-    together = speed(Flow(1, 200, 64), work=mixture, weights_read_bytes=18e9)
+    mixture = WorkPerToken(3_000_000_000, 128256 * 4096, 4 * 32 * 32 * 128, num_experts=8, num_chosen=2)
+    assert mixture.share_of_experts(1) == 1 / 4
+    assert mixture.share_of_experts(1) < mixture.share_of_experts(4) < mixture.share_of_experts(100) <= 1
+    alone = speed(Flow(1, 200, 1), work=mixture, weights_read_bytes=2e9, experts_bytes=16e9)
+    assert alone == speed(Flow(1, 200, 1), work=mixture, weights_read_bytes=2e9 + 16e9 / 4)
+    together = speed(Flow(1, 200, 64), work=mixture, weights_read_bytes=2e9, experts_bytes=16e9)
     assert together.tpot_s.estimate > 2 * alone.tpot_s.estimate
 
 
