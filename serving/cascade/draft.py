@@ -25,6 +25,7 @@ class Draft:
         self._chunks = chunks
         self._held: deque[str] = deque()
         self._pending: asyncio.Future[str | None] | None = None
+        self._closing: asyncio.Future[None] | None = None
         self._usage: Usage | None = None
         self._is_over = False
         self.tokens: list[Token] = []
@@ -66,7 +67,11 @@ class Draft:
         return text
 
     async def aclose(self) -> None:
-        """Abort the request."""
+        """Abort the request. Who is cancelled meanwhile leaves nothing open: it is closed all the same."""
+        self._closing = self._closing or asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         if self._pending is not None:
             self._pending.cancel()
             # A stream that is being waited for cannot be closed.
