@@ -19,7 +19,7 @@ from serving.planner.cost.options import COMMITMENTS, OnDemand
 from serving.planner.cost.outcome import Slo
 from serving.planner.cost.prices import Architecture, Commitment, Prices, ProvisionedPrice, read_prices
 from serving.planner.cost.profiles import profile
-from serving.planner.cost.quantities import count, duration_s, number, unknown
+from serving.planner.cost.quantities import count, duration_s, number, unknown, wrong
 from serving.planner.cost.quota import Quota
 from serving.planner.hardware import Instance
 from serving.planner.instances import find_instance, load_hardware
@@ -31,6 +31,7 @@ _DEFAULT_WAIT_S = 1.0
 _DEFAULT_CONCURRENCY = "16"
 # Of an instance's concurrency: what is left carries the load while another starts.
 _TARGET_SHARE = 0.7
+_LEAST_VARIATION, _MOST_VARIATION = 0.001, 5.0
 
 
 @dataclass
@@ -49,9 +50,7 @@ def read_case(given: Given) -> tuple[Case, Notes]:
     """
     check_together(given)
     notes = Notes(["a month of 730 hours is like this load, and requests come at random within each hour"])
-    variation = number("--length-variation", given.get("length_variation", "1"), above=False)
-    if "length_variation" not in given:
-        notes.assumed.append("lengths of requests vary as much as their mean: --length-variation 1")
+    variation = _variation(given, notes)
     most_units = count("--max-units", given.get("max_units", "16"))
     seed = count("--seed", given.get("seed", "0"), least=0)
     load, slo = _load(given), _slo(given, notes)
@@ -68,6 +67,17 @@ def _load(given: Given) -> Load:
         return read_load(Path(given["load"]))
     amounts = [number(f"--{name.replace('_', '-')}", given[name]) for name in ("requests_per_day", "input_tokens", "output_tokens")]
     return profile(given["profile"], *amounts)
+
+
+def _variation(given: Given, notes: Notes) -> float:
+    if "length_variation" not in given:
+        notes.assumed.append("lengths of requests vary as much as their mean: --length-variation 1")
+        return 1.0
+    variation = number("--length-variation", given["length_variation"], above=False)
+    # Beyond these the gamma distribution's draws leave what a float holds.
+    if variation and not _LEAST_VARIATION <= variation <= _MOST_VARIATION:
+        raise wrong("--length-variation", given["length_variation"], f"write 0, or from {_LEAST_VARIATION:g} to {_MOST_VARIATION:g}")
+    return variation
 
 
 def _slo(given: Given, notes: Notes) -> Slo:

@@ -64,9 +64,8 @@ def _point(found: Mapping[str, Any]) -> str:
 
 
 def _other_load(entry: Mapping[str, Any]) -> str:
-    if entry["cheapest"] is None:
-        return f"{entry['load_factor'] * 100:.0f} % of the requests: none is known to hold the SLO"
-    return f"{entry['load_factor'] * 100:.0f} % of the requests: {entry['cheapest']}, ${entry['usd_per_month']:,.2f} a month"
+    found = entry["why_not"] or f"{entry['cheapest']}, ${entry['usd_per_month']:,.2f} a month"
+    return f"{entry['load_factor'] * 100:g} % of the requests: {found}"
 
 
 def _print_lines(console: Console, title: str, lines: Sequence[str]) -> None:

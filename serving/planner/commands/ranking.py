@@ -37,7 +37,9 @@ def run_ranking(options: argparse.Namespace, model: Model, request: PlanRequest)
     measured = [read_measured(path, hardware.gpus) for path in options.calibrate or ()]
     named = options.instance
     instances = [find_instance(named, hardware)] if named else list(hardware.instances.values())
-    ranking = Ranker(model, request, target, published_efficiency(), measured).rank(instances)
+    ranker = Ranker(model, request, target, published_efficiency(), measured)
+    ranking = ranker.rank(instances)
+    assumed += ranker.estimator.without_effect
     if ranking.first is not None and ranking.first.plan is not None:
         assumed = list(dict.fromkeys([*assumed, *ranking.first.plan.assumed]))
     if options.html:

@@ -80,4 +80,5 @@ def speed_of(options: argparse.Namespace, model: Model, plan: Plan, machine: Ins
     except PlanError as error:
         assumed.append(f"by_concurrency: empty, since the speed cannot be estimated: {error}")
         return PlanSpeed(target, (), "")
+    assumed += estimator.without_effect
     return PlanSpeed(target, tuple(service.by_concurrency(target)), service.efficiency.basis)

@@ -91,6 +91,7 @@ class Estimator:
         self._model = model
         self._efficiency = efficiency
         self._measured = measured
+        self._timed: set[tuple[str, str]] = set()
         self._work = work_of(model.decoder, model.tensors)
         outside = tuple(tensor for tensor in model.tensors if ".experts." not in tensor.name)
         self._without_experts = replace(model, tensors=outside) if self._work.num_experts else None
@@ -102,8 +103,18 @@ class Estimator:
             PlanError: the GPU's rate is not known.
         """
         replica = self._served(plan, instance)
+        self._timed.add((instance.gpu.name, replica.precision))
         efficiency = calibrated(self._efficiency, self._measured, instance.gpu, replica.precision)
         return Service(instance, replica, num_replicas, max_concurrency, efficiency)
+
+    @property
+    def without_effect(self) -> list[str]:
+        """A line for each measurement that says nothing of what was timed so far."""
+        return [
+            f"--calibrate {one.file}: without effect, since nothing here computes in {one.precision} on {one.gpu}"
+            for one in self._measured
+            if (one.gpu, one.precision) not in self._timed
+        ]
 
     def _served(self, plan: Plan, instance: Instance) -> ServedModel:
         shape, request, gpu = self._model.shape, plan.request, instance.gpu

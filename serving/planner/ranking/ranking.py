@@ -65,7 +65,7 @@ class Ranker:
         self._is_held = request.quantization is not None
         self._request = replace(request, quantization=None) if request.quantization == AS_IT_IS else request
         self._target = target
-        self._estimator = Estimator(model, efficiency, measured)
+        self.estimator = Estimator(model, efficiency, measured)
         self._plans: dict[PlanRequest, dict[str, Plan | str]] = {}
 
     def rank(self, instances: Sequence[Instance]) -> Ranking:
@@ -128,7 +128,7 @@ class Ranker:
         return plans[gpu.name]
 
     def _timed(self, candidate: Candidate, plan: Plan) -> Candidate:
-        service = self._estimator.service(plan, candidate.instance, candidate.num_replicas, plan.max_concurrency * candidate.num_replicas)
+        service = self.estimator.service(plan, candidate.instance, candidate.num_replicas, plan.max_concurrency * candidate.num_replicas)
         if not plan.fits:
             reason = f"does not fit: {plan.shortfall_bytes / _GIB:.1f} GiB short on each GPU"
             return replace(candidate, plan=plan, service=service, reasons=(reason,))

@@ -11,6 +11,7 @@ from serving.planner.memory.fit import best_plan
 from serving.planner.model import model_of
 from serving.planner.plan import PlanRequest
 from serving.planner.ranking.operation import NO_PRICE, Estimator, Target
+from serving.planner.speed.calibration import Measured
 from serving.planner.speed.efficiency import published_efficiency
 from serving.planner.speed.speed import Flow
 from tests.unit.planner.known_models import CONFIGS
@@ -102,3 +103,12 @@ def test_a_gpu_whose_rate_is_not_known_is_named():
     gpu = replace(L40S.gpu, name="my GPU", flops_per_s={})
     with pytest.raises(PlanError, match=r"my GPU: its rate in 16 bits is not known; give it as tflops\.float16"):
         served(CONFIGS["Llama-3.1-8B"], replace(L40S, gpu=gpu))
+
+
+def test_a_measurement_of_another_machine_says_that_it_has_no_effect():
+    model = model_of("a-model", CONFIGS["Llama-3.2-1B"])
+    plan = best_plan(model, PlanRequest(context=4096), L40S.gpu, 1)
+    ours, other = (Measured(f"{gpu}.json", gpu, "float16", 0.5, None) for gpu in ("L40S", "H100"))
+    estimator = Estimator(model, published_efficiency(), [ours, other])
+    assert "L40S.json" in estimator.service(plan, L40S, 1, 1).efficiency.basis
+    assert estimator.without_effect == ["--calibrate H100.json: without effect, since nothing here computes in float16 on H100"]

@@ -108,13 +108,19 @@ def test_a_device_is_known_by_the_words_of_its_name(tmp_path, device, gpu):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"kind": "startup"}, "is no result of `tokenport bench throughput"),
+        ({"kind": "startup"}, "is a result of `tokenport bench startup`, not of `tokenport bench throughput`"),
         ({"schema_version": 2}, "has schema_version 2, this version reads 1"),
         ({"valid": False, "invalid_reasons": ["the client was busy"]}, "invalid .the client was busy."),
         ({"machine": {"cpu": "a processor", "gpus": []}}, "measured on a processor in float16, which is not in the table"),
         ({"machine": {"gpus": [{"name": "NVIDIA GB201"}]}}, "measured on NVIDIA GB201"),
         ({"efficiency": None}, "does not say how much of the machine was used"),
+        ({"machine": {"gpus": [{"name": "NVIDIA H100 PCIe"}]}}, "measured on NVIDIA H100 PCIe"),
+        ({"machine": {"gpus": [{"name": "NVIDIA L4"}, {"name": "Tesla T4"}]}}, "measured on NVIDIA L4 and Tesla T4"),
         ({"efficiency": {"precision": None, "reasons": {"mbu": "no ledger"}}}, "no ledger"),
+        ({"efficiency": {"precision": "int8", "reasons": {"mbu": "no answer was decoding"}}}, "no answer was decoding"),
+        ({"efficiency": ["a list"]}, r"Expected `object . null`, got `array` - at `\$\.efficiency`"),
+        ({"machine": {"gpus": "an L4"}}, r"at `\$\.machine\.gpus`"),
+        ({"metrics": {"ttft_s": 3}}, r"at `\$\.metrics\.ttft_s`"),
     ],
 )
 def test_what_cannot_calibrate_says_why_with_the_files_name(tmp_path, changes, words):
@@ -124,5 +130,5 @@ def test_what_cannot_calibrate_says_why_with_the_files_name(tmp_path, changes, w
 
 @pytest.mark.parametrize("text", ["no json", "[]", "{}"])
 def test_a_file_that_is_no_result_is_refused(tmp_path, text):
-    with pytest.raises(PlanError, match="--calibrate"):
+    with pytest.raises(PlanError, match=r"--calibrate .*result\.json: is no result of `tokenport bench throughput --out FILE`"):
         read_measured(write(tmp_path, text), HARDWARE.gpus)
