@@ -5,11 +5,12 @@ not known stops the reading with its name.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -21,6 +22,7 @@ from serving.planner.prices import InstancePrice, read_prices
 _TABLE = Path(__file__).with_name("instances.json")
 _MIB, _GIB, _GIGA, _TERA = 2**20, 2**30, 10**9, 10**12
 _RATES = ("float16", "float8", "int8")
+_Named = TypeVar("_Named", Gpu, Instance)
 _GPU_FIELDS = ("name", "memory_mib", "usable_mib", "bandwidth_gb_per_s", "tflops", "source", "as_of")
 _INSTANCE_FIELDS = ("name", "gpu", "num_gpus", "link", "price_per_hour", "host_memory_gib", "disk_gb", "note", "unsupported")
 
@@ -84,8 +86,11 @@ def _document(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
         return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise PlanError(f"--hardware {path}: cannot be read as {'JSON' if path.suffix == '.json' else 'YAML'} ({error})") from error
+    except OSError as error:
+        raise PlanError(f"--hardware {path}: cannot be read ({error.strerror})") from error
+    except (ValueError, yaml.YAMLError) as error:
+        told = " ".join(str(error).split())  # YAML's errors have lines
+        raise PlanError(f"--hardware {path}: cannot be read as {'JSON' if path.suffix == '.json' else 'YAML'} ({told})") from error
 
 
 def _read(document: Any, where: str, known: Mapping[str, Gpu], prices: Mapping[str, InstancePrice]) -> Hardware:
@@ -94,7 +99,15 @@ def _read(document: Any, where: str, known: Mapping[str, Gpu], prices: Mapping[s
     by_name = {**known, **{gpu.name: gpu for gpu in gpus}}
     rows = enumerate(_items(document, "instances", where))
     instances = [_instance(one, f"{where}: instances[{index}]", by_name, prices) for index, one in rows]
-    return Hardware({gpu.name: gpu for gpu in gpus}, {instance.name: instance for instance in instances})
+    return Hardware(_by_name(gpus, f"{where}: gpus"), _by_name(instances, f"{where}: instances"))
+
+
+def _by_name(entries: Sequence[_Named], where: str) -> dict[str, _Named]:
+    names = [entry.name for entry in entries]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise PlanError(f"{where}: {twice} is there twice")
+    return dict(zip(names, entries, strict=True))
 
 
 def _gpu(entry: Any, where: str) -> Gpu:
@@ -136,8 +149,8 @@ def _instance(entry: Any, where: str, gpus: Mapping[str, Gpu], prices: Mapping[s
         price_source=where if own_price else price.source if price else None,
         host_memory_bytes=int(_number(entry, "host_memory_gib", where) * _GIB) if "host_memory_gib" in entry else None,
         disk_bytes=int(_number(entry, "disk_gb", where) * _GIGA) if "disk_gb" in entry else None,
-        note=entry.get("note"),
-        unsupported=entry.get("unsupported"),
+        note=_text(entry, "note", where) if "note" in entry else None,
+        unsupported=_text(entry, "unsupported", where) if "unsupported" in entry else None,
     )
 
 
@@ -159,13 +172,13 @@ def _items(document: Mapping[str, Any], name: str, where: str) -> list[Any]:
 def _text(entry: Mapping[str, Any], name: str, where: str) -> str:
     value = entry.get(name)
     if value is None or value == "" or isinstance(value, dict | list | bool):
-        raise PlanError(f"{where}.{name}: missing; must be text")
+        raise PlanError(f"{where}.{name}{f' {value!r}' if name in entry else ': missing'}: must be text")
     return str(value)
 
 
 def _number(entry: Mapping[str, Any], name: str, where: str) -> float:
     value = entry.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise PlanError(f"{where}.{name} {value!r}: must be a number above 0")
     return float(value)
 

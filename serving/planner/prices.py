@@ -4,6 +4,7 @@ Every entry says when and where it was read. An instance that has no entry has n
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -39,7 +40,11 @@ def read_prices(table: Path = PRICES) -> Mapping[str, InstancePrice]:
     if not isinstance(entries, list):
         raise PlanError(f"--prices {table}: has no list `entries`; `tokenport plan prices --region R --out FILE` writes one")
     prices = [_read_entry(entry, f"--prices {table}: entries[{index}]") for index, entry in enumerate(entries)]
-    return {price.instance: price for price in prices}
+    by_instance = {price.instance: price for price in prices}
+    for index, price in enumerate(prices):
+        if by_instance[price.instance] is not price:
+            raise PlanError(f"--prices {table}: entries[{index}].instance {price.instance}: is there twice; a table is of one region")
+    return by_instance
 
 
 def _read_entry(entry: Any, where: str) -> InstancePrice:
@@ -47,7 +52,7 @@ def _read_entry(entry: Any, where: str) -> InstancePrice:
     if not isinstance(entry, dict) or set(entry) != set(names):
         raise PlanError(f"{where} must have the fields {', '.join(names)} and no others")
     usd = entry["usd_per_hour"]
-    if isinstance(usd, bool) or not isinstance(usd, int | float) or not usd > 0:
+    if isinstance(usd, bool) or not isinstance(usd, int | float) or not 0 < usd < math.inf:
         raise PlanError(f"{where}.usd_per_hour {usd!r}: must be dollars above 0")
     for name in ("instance", "as_of", "source"):
         if not isinstance(entry[name], str) or not entry[name]:

@@ -107,6 +107,8 @@ def test_json_is_read_as_well_and_a_known_gpu_need_not_be_described(tmp_path):
     [
         ("bandwidth_gbps: 1008", "bandwidth_gb_per_s: 1008", "unknown field bandwidth_gbps; the nearest is bandwidth_gb_per_s"),
         ("tflops: {bfloat16: 165}", "tflops: {float16: 165}", "unknown field bfloat16; the nearest is float16"),
+        ("memory_mib: .inf", "memory_mib: 24564", "memory_mib inf: must be a number above 0"),
+        ("link: pcie, unsupported: false", "link: pcie", "unsupported False: must be text"),
         ("memory_mib: none", "memory_mib: 24564", "memory_mib 'none': must be a number above 0"),
         ("gpu: RTX 4080", "gpu: RTX 4090, num_gpus: 2", "gpu RTX 4080: not known; the nearest is RTX 4090"),
         ("num_gpus: 1.5", "num_gpus: 2", "num_gpus 1.5: must be a whole number"),
@@ -124,7 +126,16 @@ def test_a_wrong_field_is_told_by_name(tmp_path, wrong, right, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_name_that_is_there_twice_is_told(tmp_path):
+    twice = MINE + "  - {name: my box, gpu: L4, num_gpus: 1}\n"
+    with pytest.raises(PlanError, match=r"--hardware .*: instances: my box is there twice"):
+        load_hardware(write(tmp_path, twice))
+
+
 def test_a_file_that_is_none_is_told_in_one_line(tmp_path):
+    with pytest.raises(PlanError, match=r"cannot be read as YAML") as caught:
+        load_hardware(write(tmp_path, "gpus: [a\n b: }"))
+    assert "\n" not in str(caught.value)
     with pytest.raises(PlanError, match=r"--hardware .*cannot be read"):
         load_hardware(tmp_path / "absent.yaml")
     with pytest.raises(PlanError, match=r"--hardware .*must be a mapping"):
