@@ -1,11 +1,12 @@
 """The page of a ranking: one file that asks for nothing and cannot be made to say what it is not."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from serving.planner.instances import load_hardware
+from serving.planner.instances import find_instance, load_hardware
 from serving.planner.model import model_of
 from serving.planner.plan import PlanRequest
 from serving.planner.ranking.operation import Target
@@ -89,6 +90,14 @@ def test_it_has_the_memory_the_frontier_and_the_tables(page):
 def test_it_fits_a_phone_and_the_dark(text, page):
     assert ("name", "viewport") in page.attributes
     assert "prefers-color-scheme: dark" in text
+
+
+def test_costs_of_any_size_have_their_place_on_the_axis():
+    target = Target(Flow(1000, 200, 4))
+    machines = [replace(find_instance("ml.g6e.xlarge"), name=f"box at {usd}", price_per_hour=usd) for usd in (1e-9, 1e9)]
+    model, request = model_of(NAME, CONFIG), PlanRequest(context=8192, concurrency=4)
+    ranking = Ranker(model, request, target, published_efficiency()).rank(machines)
+    assert "box at 1000000000.0" in ranking_page(ranking, model, request, [])
 
 
 def test_where_nothing_keeps_the_target_it_says_so():
