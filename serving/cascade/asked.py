@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from serving.cascade.costs import Usage
 from serving.cascade.request_features import request_features
 from serving.engine.interface import Kind
@@ -15,6 +17,7 @@ from serving.engine.interface import Kind
 _NUM_TOP = 2
 _ALL = -1
 """vLLM's word for log-probabilities of the whole vocabulary."""
+_BOOLEAN = TypeAdapter(bool)
 
 
 class Asked:
@@ -23,7 +26,9 @@ class Asked:
     def __init__(self, kind: Kind, body: Mapping[str, Any]) -> None:
         self.kind = kind
         self.body = {name: value for name, value in body.items() if name != "model"}
-        self.is_stream = body.get("stream") is True
+        self.is_stream = _is_true(body.get("stream"))
+        if self.is_stream:
+            self.body["stream"] = True
         options = body.get("stream_options")
         self._options: dict[str, Any] = options if isinstance(options, dict) else {}
         self.wants_usage = bool(self._options.get("include_usage"))
@@ -50,7 +55,7 @@ class Asked:
     def for_tier(self, *, is_judged: bool, tells_running_usage: bool) -> dict[str, Any]:
         """The body to send. `tells_running_usage`: the tier can say with every chunk how much it has used."""
         more: dict[str, Any] = {}
-        if self.is_stream and (self._options or self.body.get("stream_options") is None):
+        if self.is_stream and isinstance(self.body.get("stream_options"), dict | None):
             more["stream_options"] = {**self._options, "include_usage": True}
             if tells_running_usage:
                 more["stream_options"]["continuous_usage_stats"] = True
@@ -75,10 +80,11 @@ class Asked:
 
     def _logprobs(self) -> dict[str, Any]:
         wanted = self._num_top_wanted()
+        if not (wanted is None or _is_number_of_tokens(wanted)):
+            return {}
         if self.kind == "completion":
-            if wanted is None or type(wanted) is int:
-                return {"logprobs": _at_least_two(wanted)}
-        elif self.body.get("logprobs") is True or not (self.body.get("logprobs") or self.body.get("top_logprobs")):
+            return {"logprobs": _at_least_two(wanted)}
+        if self.body.get("logprobs") is True or not (self.body.get("logprobs") or self.body.get("top_logprobs")):
             return {"logprobs": True, "top_logprobs": _at_least_two(wanted)}
         return {}
 
@@ -97,16 +103,31 @@ def usage_of(answer: Mapping[str, Any]) -> Usage | None:
     return Usage(usage["prompt_tokens"], usage.get("completion_tokens") or 0)
 
 
+def _is_true(value: Any) -> bool:
+    """As vLLM reads it, to which 1 and "true" are true."""
+    try:
+        return _BOOLEAN.validate_python(value)
+    except ValidationError:
+        return False
+
+
+def _is_number_of_tokens(wanted: Any) -> bool:
+    return type(wanted) is int and wanted >= _ALL
+
+
 def _at_least_two(wanted: int | None) -> int:
     return wanted if wanted == _ALL else max(wanted or 0, _NUM_TOP)
 
 
 def _restore_logprobs(choice: dict[str, Any], num_wanted: Any) -> None:
     logprobs = choice.get("logprobs")
-    if not isinstance(logprobs, dict) or num_wanted == _ALL:
+    if not isinstance(logprobs, dict):
         return
     if num_wanted is None:
         choice["logprobs"] = None
+    elif num_wanted == _ALL or not _is_number_of_tokens(num_wanted):
+        # The tier was asked what the client asked.
+        return
     elif "content" in logprobs:
         for token in logprobs["content"] or ():
             token["top_logprobs"] = (token.get("top_logprobs") or [])[:num_wanted]

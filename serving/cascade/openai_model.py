@@ -55,7 +55,7 @@ class OpenAIModel:
     async def generate(self, kind: Kind, body: Mapping[str, Any], request_id: str, *, deadline_s: float) -> bytes | Chunks:
         """See `RemoteModel`."""
         ends_at = asyncio.get_running_loop().time() + deadline_s
-        if body.get("stream"):
+        if body.get("stream") is True:
             texts = openai_chunks(self._who, self._reads(kind, body, request_id))
             return await RemoteChunks(self._who, texts, ends_at).hold_first()
         try:

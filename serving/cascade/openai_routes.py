@@ -116,6 +116,6 @@ def _object(raw: bytes) -> dict[str, Any]:
     """The JSON object that `raw` is; empty for anything else, which vLLM answers in its own words."""
     try:
         body = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}

@@ -39,21 +39,50 @@ def test_two_likely_tokens_are_asked_of_a_judged_tier(kind, body, sent):
 
 @pytest.mark.parametrize(
     ("kind", "wrong"),
-    [("chat", {"logprobs": "yes"}), ("chat", {"logprobs": False, "top_logprobs": 3}), ("completion", {"logprobs": "2"})],
+    [
+        ("chat", {"logprobs": "yes"}),
+        ("chat", {"logprobs": False, "top_logprobs": 3}),
+        ("chat", {"logprobs": True, "top_logprobs": "5"}),
+        ("chat", {"logprobs": True, "top_logprobs": 1.5}),
+        ("chat", {"logprobs": True, "top_logprobs": -5}),
+        ("completion", {"logprobs": "2"}),
+        ("completion", {"logprobs": -3}),
+    ],
 )
 def test_a_field_that_is_wrong_reaches_the_tier_as_it_is_so_that_it_is_refused_by_name(kind, wrong):
     asked = Asked(kind, (CHAT if kind == "chat" else TEXT) | wrong).for_tier(is_judged=True, tells_running_usage=False)
     assert {name: asked[name] for name in wrong} == wrong
 
 
+def test_what_a_tier_makes_of_such_a_field_is_left_as_it_is():
+    """vLLM reads "2" as 2."""
+    answer = completion(3)
+    Asked("completion", TEXT | {"logprobs": "2"}).restore(answer, is_judged=True)
+    assert answer == completion(3)
+
+
 @pytest.mark.parametrize(
     ("options", "sent"),
-    [(None, {"include_usage": True}), ({"include_usage": False, "x": 1}, {"include_usage": True, "x": 1})],
+    [(None, {"include_usage": True}), ({}, {"include_usage": True}), ({"include_usage": False, "x": 1}, {"include_usage": True, "x": 1})],
 )
 def test_every_stream_is_asked_for_its_usage(options, sent):
     asked = Asked("chat", CHAT | {"stream": True, "stream_options": options})
     assert asked.for_tier(is_judged=False, tells_running_usage=False)["stream_options"] == sent
     assert asked.for_tier(is_judged=False, tells_running_usage=True)["stream_options"] == sent | {"continuous_usage_stats": True}
+
+
+@pytest.mark.parametrize("true", [True, 1, "true"])
+def test_a_stream_is_what_vllm_takes_for_one(true):
+    asked = Asked("chat", CHAT | {"stream": true})
+    assert asked.is_stream
+    assert asked.for_tier(is_judged=False, tells_running_usage=False)["stream"] is True
+
+
+@pytest.mark.parametrize("other", [False, None, 0, "false", "maybe", []])
+def test_anything_else_is_none_and_stays_as_it_is(other):
+    asked = Asked("chat", CHAT | {"stream": other})
+    assert not asked.is_stream
+    assert asked.for_tier(is_judged=False, tells_running_usage=False)["stream"] == other
 
 
 def test_a_whole_answer_is_asked_for_no_stream_options():
