@@ -16,7 +16,7 @@ _NUM_ATTEMPTS = 5
 _ABSENT = frozenset(
     {"ResourceNotFound", "ResourceNotFoundException", "ObjectNotFoundException", "NoSuchEntity", "NoSuchKey", "NoSuchBucket", "404"}
 )
-_ABSENT_MESSAGES = ("could not find", "does not exist", "cannot find")
+_ABSENT_MESSAGES = ("could not find", "does not exist", "cannot find", "no scalable target found")
 """SageMaker says so in the message of a ValidationException, which is also its code for everything else."""
 _UNKNOWN_ROLE_MESSAGES = ("cannot be assumed", "could not assume role")
 _BAD_KEYS = frozenset(

@@ -19,6 +19,13 @@ _NAMED = frozenset({"endpoint", "inference-component", "alarm", "function", "rol
 """Kinds that have the user's own name, or one made of it, which somebody else may have taken before."""
 
 
+_SCALING = frozenset({"scalable-target", "scaling-policy", "alarm"})
+
+
+class JobOver(DeployError):
+    """A job failed, or was stopped. SageMaker keeps jobs and their names for good, so the same one cannot run again."""
+
+
 @dataclass(frozen=True)
 class Applied:
     """`found` is what is known of each resource, by title."""
@@ -37,10 +44,10 @@ def apply(
         for resource in deployment.resources:
             run.bring(resource)
     except DeployError as error:
+        told = f"{error}{run.put_back()}"
         left = ", ".join([*before, *run.found]) or "nothing"
-        raise DeployError(
-            f"{error}. There are: {left}; the same command goes on, `tokenport deploy destroy {deployment.name}` takes all away"
-        ) from error
+        goes_on = "" if isinstance(error, JobOver) else "the same command goes on, "
+        raise DeployError(f"{told}. There are: {left}; {goes_on}`tokenport deploy destroy {deployment.name}` takes all away") from error
     return Applied(run.num_changes, run.found)
 
 
@@ -60,6 +67,7 @@ class _Run:
         self._account = account
         self._waiting = waiting
         self._tell = tell
+        self._is_scaling_away = False
         self.found: dict[str, Mapping[str, Any]] = {}
         self.num_changes = 0
 
@@ -89,6 +97,8 @@ class _Run:
                 self._waiting.until_gone(resource.title, resource.find)
                 found = None
         if found is None:
+            if resource.create is None:
+                raise DeployError(f"{resource.title} is not there, though what it belongs to is")
             answer = self._waiting.send_with_new_role(resource.create)
             self._changed(f"{resource.title}: created")
             self.found[resource.title] = resource.find.part(answer) or answer
@@ -99,12 +109,26 @@ class _Run:
         else:
             self._update(resource)
         self._see_ready(resource)
+        self._is_scaling_away = self._is_scaling_away and resource.before_update is None
+
+    def put_back(self) -> str:
+        """After a failed update: what had to go for it comes back, so that what runs on also scales. What became of that, to be told."""
+        if not self._is_scaling_away:
+            return ""
+        try:
+            for resource in self._deployment.resources:
+                if resource.kind in _SCALING:
+                    self.bring(resource)
+        except DeployError as error:
+            return f"; its scaling is not back: {error}"
+        return "; its scaling is back"
 
     def _update(self, resource: Resource) -> None:
         if resource.update is None:
             raise DeployError(f"{resource.title} is there with other contents than its name tells, and cannot be changed")
         if resource.before_update is not None:
             self._account.attempt(resource.before_update)
+            self._is_scaling_away = True
         self._waiting.send_with_new_role(resource.update)
         self._changed(f"{resource.title}: changed")
 
@@ -120,8 +144,12 @@ class _Run:
             raise DeployError(f"{resource.title}: the update was rolled back ({_reason(resource, found)}); what ran before runs on")
 
     def _refuse_failed(self, resource: Resource, found: Mapping[str, Any]) -> None:
-        if resource.status is not None and state_of(found, resource.status) in resource.status.failed:
-            raise DeployError(f"{resource.title}: {state_of(found, resource.status)}: {_reason(resource, found)}")
+        if resource.status is None or (state := state_of(found, resource.status)) not in resource.status.failed:
+            return
+        told = f"{resource.title}: {state}: {_reason(resource, found)}"
+        if resource.kind == "transform-job":
+            raise JobOver(f"{told}; other words, such as another --batch-output, make another job")
+        raise DeployError(told)
 
     def _refuse_foreign(self, resource: Resource, found: Mapping[str, Any]) -> None:
         if resource.kind in _NAMED and tags_of(self._account, resource.kind, found).get(TAG) != self._deployment.name:
@@ -135,8 +163,8 @@ class _Run:
         def of(call: Call | None) -> Call | None:
             return None if call is None else replace(call, parameters=_with_references(call.parameters, self.found))
 
-        create = replace(resource.create, parameters=_with_references(resource.create.parameters, self.found))
-        return replace(resource, create=create, update=of(resource.update), expected=_with_references(resource.expected, self.found))
+        expected = _with_references(resource.expected, self.found)
+        return replace(resource, create=of(resource.create), update=of(resource.update), expected=expected)
 
 
 def _reason(resource: Resource, found: Mapping[str, Any]) -> str:

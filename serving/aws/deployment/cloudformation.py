@@ -38,9 +38,9 @@ def template(deployment: Deployment) -> dict[str, Any]:
     for resource in deployment.resources:
         if resource.kind == "transform-job":
             raise DeployError("CloudFormation has no batch transform jobs: --batch cannot be written as a template")
-        if resource.kind not in _TYPES:
+        if resource.create is None:
             continue
-        entry = {"Type": _TYPES[resource.kind], "Properties": _properties(resource, logical_ids)}
+        entry = {"Type": _TYPES[resource.kind], "Properties": _properties(resource, resource.create.parameters, logical_ids)}
         # A reference to the one before says so by itself.
         if resources and (previous := list(resources)[-1]) not in json.dumps(entry["Properties"]):
             entry["DependsOn"] = previous
@@ -61,8 +61,8 @@ def _logical_id(resource: Resource, deployment_name: str) -> str:
     return "".join(part.capitalize() for part in re.findall(r"[a-zA-Z0-9]+", f"{resource.kind}-{own}"))
 
 
-def _properties(resource: Resource, logical_ids: Mapping[str, str]) -> dict[str, Any]:
-    parameters = dict(resource.create.parameters)
+def _properties(resource: Resource, created_by: Mapping[str, Any], logical_ids: Mapping[str, str]) -> dict[str, Any]:
+    parameters = dict(created_by)
     if resource.update is not None:
         parameters |= {name: resource.update.parameters[name] for name in _UPDATE_PROPERTIES if name in resource.update.parameters}
     for name in _JSON_PROPERTIES:

@@ -10,6 +10,7 @@ _ALSO: dict[Kind, tuple[str, ...]] = {
     "model": ("sagemaker:AddTags", "sagemaker:DeleteModel", "sagemaker:ListTags"),
     "endpoint-config": ("sagemaker:AddTags", "sagemaker:DeleteEndpointConfig", "sagemaker:ListTags"),
     "endpoint": ("sagemaker:AddTags", "sagemaker:DeleteEndpoint", "sagemaker:ListTags"),
+    "instance-count": (),
     "inference-component": ("sagemaker:AddTags", "sagemaker:DeleteInferenceComponent", "sagemaker:ListTags"),
     "transform-job": ("sagemaker:AddTags", "sagemaker:StopTransformJob", "sagemaker:ListTags"),
     "alarm": ("cloudwatch:DeleteAlarms", "cloudwatch:ListTagsForResource", "cloudwatch:TagResource"),
@@ -32,7 +33,7 @@ _LOOKING = (
     "sagemaker:ListTransformJobs",
 )
 """How a deployment is found. IAM has no resource for them that could be named."""
-_FIXED = ("sagemaker:DescribeEndpoint", "lambda:GetFunction", "iam:GetRole")
+_FIXED = ("sagemaker:DescribeEndpoint", "sagemaker:DescribeInferenceComponent", "sagemaker:ListTags", "lambda:GetFunction", "iam:GetRole")
 """Sent by `destroy` for every name: it does not know what was deployed."""
 _SERVICE_ROLE = "aws-service-role/sagemaker.application-autoscaling.amazonaws.com/AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint"
 

@@ -19,6 +19,7 @@ Kind = Literal[
     "model",
     "endpoint-config",
     "endpoint",
+    "instance-count",
     "inference-component",
     "transform-job",
     "alarm",
@@ -77,14 +78,14 @@ class Status:
 
 @dataclass(frozen=True)
 class Resource:
-    """One thing that is to be there. `expected` is what the found one must show, or else it is changed by `update`; without `update`
-    its name changes with its contents. `before_update` takes away what would be in the update's way. `remove` is sent for one that
-    failed, which can only be made anew."""
+    """One thing that is to be there; without `create` it comes with the one before it. `expected` is what the found one must show, or
+    else it is changed by `update`; without `update` its name changes with its contents. `before_update` takes away what would be in the
+    update's way. `remove` is sent for one that failed, which can only be made anew."""
 
     kind: Kind
     name: str
     find: Lookup
-    create: Call
+    create: Call | None = None
     expected: Mapping[str, Any] = field(default_factory=dict)
     before_update: Call | None = None
     update: Call | None = None

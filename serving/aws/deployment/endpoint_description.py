@@ -26,7 +26,8 @@ def describe_endpoint(request: EndpointRequest) -> Deployment:
     alarms = alarm_resources(request)
     endpoint = _endpoint_resource(request, config.name, alarms)
     component = (_component_resource(request, request.components, model.name, alarms),) if request.components else ()
-    return Deployment(request.name, (model, config, *alarms, endpoint, *component, *scaling_resources(request)))
+    count = (_count_resource(request),) if request.components is None and request.scaling is None else ()
+    return Deployment(request.name, (model, config, *alarms, endpoint, *count, *component, *scaling_resources(request)))
 
 
 def _model_resource(name: str, container: Container) -> Resource:
@@ -115,6 +116,19 @@ def _endpoint_resource(request: EndpointRequest, config_name: str, alarms: tuple
     )
 
 
+def _count_resource(request: EndpointRequest) -> Resource:
+    """The instances of what does not scale: as many as scaling left, where it is no longer asked for."""
+    count = {"VariantName": VARIANT, "DesiredInstanceCount": request.hosting.min_instances}
+    key = {"EndpointName": request.name}
+    return Resource(
+        "instance-count",
+        request.name,
+        find=Lookup(Call("sagemaker", "DescribeEndpoint", key), "ProductionVariants"),
+        expected=count,
+        update=Call("sagemaker", "UpdateEndpointWeightsAndCapacities", {**key, "DesiredWeightsAndCapacities": [count]}),
+    )
+
+
 def _component_resource(request: EndpointRequest, components: Components, model_name: str, alarms: tuple[Resource, ...]) -> Resource:
     key = {"InferenceComponentName": request.name}
     timeouts = {
@@ -139,17 +153,19 @@ def _component_resource(request: EndpointRequest, components: Components, model_
         "RuntimeConfig": {"CopyCount": max(1, components.min_copies)},
         "Tags": tag_list(request.name),
     }
+    expected: dict[str, Any] = {"Specification": specification}
+    update = {**key, "Specification": specification, "DeploymentConfig": rolling(request, alarms)}
+    if request.scaling is None:
+        # Nobody else changes the number of copies.
+        expected["RuntimeConfig"] = {"DesiredCopyCount": components.min_copies}
+        update["RuntimeConfig"] = {"CopyCount": components.min_copies}
     return Resource(
         "inference-component",
         request.name,
         find=Lookup(Call("sagemaker", "DescribeInferenceComponent", key)),
         create=Call("sagemaker", "CreateInferenceComponent", create),
-        expected={"Specification": specification},
-        update=Call(
-            "sagemaker",
-            "UpdateInferenceComponent",
-            {**key, "Specification": specification, "DeploymentConfig": rolling(request, alarms)},
-        ),
+        expected=expected,
+        update=Call("sagemaker", "UpdateInferenceComponent", update),
         remove=Call("sagemaker", "DeleteInferenceComponent", key),
         status=COMPONENT_STATUS,
     )

@@ -3,6 +3,7 @@
 Source of the limits: the API reference of CreateModel, CreateEndpointConfig, CreateInferenceComponent and UpdateEndpoint.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ _GPU_FAMILIES = ("ml.g", "ml.p")
 _BATCH_AMI_VERSION = "al2-ami-sagemaker-batch-gpu-535"
 """The newest of those that CreateTransformJob's reference names; an endpoint's is none of them."""
 _ECR_IMAGE = re.compile(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/([^:@]+)(?:[:@].+)?")
+LONGEST_UPDATE_S = 28800
 _MAX_ENVIRONMENT = 100
 _MAX_VARIABLE_BYTES = 1024
 _MAX_ENVIRONMENT_BYTES = 32 * 2**10
@@ -96,6 +98,12 @@ class Traffic:
     termination_wait_s: int = 120
     rollback_errors: int = 5
     rollback_latency_ms: int | None = None
+
+    @property
+    def waits_s(self) -> int:
+        """Of an update, all together."""
+        num_steps = {"all-at-once": 1, "canary": 2, "linear": math.ceil(100 / self.percent)}[self.shift]
+        return num_steps * self.wait_s + self.termination_wait_s
 
 
 @dataclass(frozen=True)
@@ -189,6 +197,11 @@ def _check_traffic(traffic: Traffic) -> None:
     lowest = {"all-at-once": 0, "canary": 1, "linear": 10}[traffic.shift]
     if lowest and not lowest <= traffic.percent <= 50:
         raise DeployError(f"--traffic-percent {traffic.percent} with --traffic {traffic.shift}: SageMaker takes {lowest} to 50")
+    if traffic.waits_s >= LONGEST_UPDATE_S:
+        raise DeployError(
+            f"--traffic-wait-s {traffic.wait_s} and --termination-wait-s {traffic.termination_wait_s} make {traffic.waits_s} s of waiting "
+            f"with steps of {traffic.percent} %: SageMaker ends an update after {LONGEST_UPDATE_S} s"
+        )
 
 
 def _check_environment(environment: Mapping[str, str]) -> None:

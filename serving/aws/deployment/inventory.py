@@ -79,6 +79,8 @@ def _scaling(account: Account, name: str) -> Iterator[Found]:
     listing = Call("application-autoscaling", "DescribeScalableTargets", {"ServiceNamespace": NAMESPACE, "ResourceIds": list(keys)})
     for target in account.send(listing)["ScalableTargets"]:
         is_component = keys[target["ResourceId"]]
+        if is_component and _is_others_component(account, name):
+            continue
         policies = Call(
             "application-autoscaling", "DescribeScalingPolicies", {"ServiceNamespace": NAMESPACE, "ResourceId": target["ResourceId"]}
         )
@@ -86,6 +88,12 @@ def _scaling(account: Account, name: str) -> Iterator[Found]:
             delete = {"PolicyName": policy["PolicyName"], **target_key(name, is_component=is_component)}
             yield Found("scaling-policy", policy["PolicyName"], Call("application-autoscaling", "DeleteScalingPolicy", delete))
         yield Found("scalable-target", target["ResourceId"], deregister(name, is_component=is_component))
+
+
+def _is_others_component(account: Account, name: str) -> bool:
+    """Whether somebody else has an inference component of the name, which may be on any endpoint."""
+    found = account.attempt(Call("sagemaker", "DescribeInferenceComponent", {"InferenceComponentName": name}))
+    return found is not None and tags_of(account, "inference-component", found).get(TAG) != name
 
 
 def _components(account: Account, name: str, endpoint: Mapping[str, Any]) -> Iterator[Found]:

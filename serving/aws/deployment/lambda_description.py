@@ -119,7 +119,6 @@ def _code_resource(request: FunctionRequest, package: bytes) -> Resource:
         "function-code",
         request.name,
         find=Lookup(Call("lambda", "GetFunctionConfiguration", key)),
-        create=put,
         expected={"CodeSha256": code_sha256(package)},
         update=put,
         status=_UPDATE_STATE,

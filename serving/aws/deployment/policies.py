@@ -111,7 +111,7 @@ def _objects(place: Place, uri: str) -> str:
 
 
 def _log_group(request: EndpointRequest) -> str:
-    """Where SageMaker puts what the container writes ("Log groups and streams that Amazon SageMaker AI sends to Amazon CloudWatch Logs")."""
+    """Where SageMaker puts what the container writes: "Log groups and streams that Amazon SageMaker AI sends to CloudWatch Logs"."""
     if request.batch is not None:
         return "/aws/sagemaker/TransformJobs"
     if request.components is not None:

@@ -3,17 +3,15 @@
 An endpoint is updated blue/green, an inference component copy by copy; both return by themselves when an alarm fires meanwhile.
 """
 
-import math
 from typing import Any
 
 from serving.aws.deployment.autoscaling import alarm_resource
 from serving.aws.deployment.description import Resource
-from serving.aws.deployment.endpoint_request import VARIANT, EndpointRequest, Traffic
+from serving.aws.deployment.endpoint_request import LONGEST_UPDATE_S, VARIANT, EndpointRequest, Traffic
 
 ALARM_SUFFIXES = ("5xx", "latency", "wake")
 """Of all the alarms that a deployment can have."""
 _MICROSECONDS_PER_MS = 1000
-_SHORTEST_DEADLINE_S, _LONGEST_DEADLINE_S = 600, 28800
 _LONGEST_START_S = 3600
 """SageMaker waits no longer for a download, nor for a container to become healthy."""
 
@@ -79,6 +77,4 @@ def _rollback(alarms: tuple[Resource, ...]) -> dict[str, Any]:
 
 def _deadline_s(traffic: Traffic) -> int:
     """Longer than the waits that it bounds, by what a start may take."""
-    num_steps = {"all-at-once": 1, "canary": 2, "linear": math.ceil(100 / traffic.percent)}[traffic.shift]
-    needed_s = num_steps * traffic.wait_s + traffic.termination_wait_s + 2 * _LONGEST_START_S
-    return min(max(needed_s, _SHORTEST_DEADLINE_S), _LONGEST_DEADLINE_S)
+    return min(traffic.waits_s + 2 * _LONGEST_START_S, LONGEST_UPDATE_S)

@@ -10,7 +10,7 @@ from serving.redaction import redact
 
 def shown(deployment: Deployment, before: Iterable[Call] = ()) -> dict[str, Any]:
     """`calls` are those of a first run, after those of `before`; `when_it_differs` those for what is there with other contents."""
-    calls = [*before, *(resource.create for resource in deployment.resources)]
+    calls = [*before, *(resource.create for resource in deployment.resources if resource.create is not None)]
     changes = [call for resource in deployment.resources for call in (resource.before_update, resource.update) if call is not None]
     return {
         "deployment": deployment.name,

@@ -96,12 +96,18 @@ class Imitation:
     def _CreateInferenceComponent(self, body: dict[str, Any]) -> dict[str, Any]:
         name = body["InferenceComponentName"]
         arn = f"arn:aws:sagemaker:{REGION}:{NUMBER}:inference-component/{name}"
-        self.components[name] = {**body, "InferenceComponentArn": arn, "InferenceComponentStatus": "InService"}
+        self.components[name] = {
+            **body,
+            "InferenceComponentArn": arn,
+            "InferenceComponentStatus": "InService",
+            "RuntimeConfig": _copies(body),
+        }
         return {"InferenceComponentArn": arn}
 
     def _UpdateInferenceComponent(self, body: dict[str, Any]) -> dict[str, Any]:
         component = self.components[body["InferenceComponentName"]]
         component["Specification"] = body["Specification"]
+        component["RuntimeConfig"] = _copies(body) or component["RuntimeConfig"]
         return {"InferenceComponentArn": component["InferenceComponentArn"]}
 
     def _DescribeInferenceComponent(self, body: dict[str, Any]) -> Any:
@@ -166,6 +172,11 @@ class Imitation:
         for key in [key for key, policy in policies.items() if policy.resource_id == body["ResourceId"]]:
             del policies[key]
         return {} if self.component_targets.pop(body["ResourceId"], None) else None
+
+
+def _copies(body: dict[str, Any]) -> dict[str, Any]:
+    """As it is described."""
+    return {"DesiredCopyCount": body["RuntimeConfig"]["CopyCount"]} if "RuntimeConfig" in body else {}
 
 
 def _botocore_session() -> Any:

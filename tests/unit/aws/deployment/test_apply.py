@@ -1,10 +1,13 @@
 """Bringing a deployment about: once, again, changed, interrupted, failed, rolled back."""
 
 import pytest
+from moto.sagemaker.models import sagemaker_backends
 
 from serving.aws.deployment.apply import agrees, apply
+from serving.aws.deployment.autoscaling import deregister
 from serving.errors import DeployError
-from tests.unit.aws.deployment.requests import COMPONENTS, SCALED, TO_ZERO, TOKENS, endpoint
+from tests.unit.aws.deployment.imitation import NUMBER, REGION
+from tests.unit.aws.deployment.requests import BATCH, COMPONENTS, SCALED, TO_ZERO, TOKENS, endpoint
 
 
 def test_a_first_run_makes_all_of_it_and_says_so(aws):
@@ -16,7 +19,9 @@ def test_a_first_run_makes_all_of_it_and_says_so(aws):
     assert "endpoint chat: created" in aws.lines
 
 
-@pytest.mark.parametrize("words", [(), (*SCALED, *TOKENS), (*COMPONENTS, *TO_ZERO)], ids=["plain", "scaled", "to zero"])
+@pytest.mark.parametrize(
+    "words", [(), (*SCALED, *TOKENS), (*COMPONENTS, *TO_ZERO), COMPONENTS], ids=["plain", "scaled", "to zero", "components"]
+)
 def test_a_second_run_changes_nothing_and_says_so(aws, words):
     aws.apply(endpoint(*words))
     aws.operations.clear()
@@ -56,6 +61,36 @@ def test_scaling_that_is_no_longer_asked_for_is_taken_away(aws):
     assert aws.changes == ["DeleteScalingPolicy", "DeregisterScalableTarget", "DeleteAlarms"]
 
 
+def test_what_scaling_has_made_of_the_number_of_instances_goes_with_it(aws):
+    aws.apply(endpoint(*SCALED))
+    (variant,) = aws.endpoints["chat"].production_variants
+    variant["DesiredInstanceCount"] = variant["CurrentInstanceCount"] = 3
+    aws.operations.clear()
+    aws.apply(endpoint("--env", "TOKENPORT_MAX_NUM_SEQS=64"))
+    assert aws.changes == ["DeleteScalingPolicy", "DeregisterScalableTarget", "UpdateEndpointWeightsAndCapacities"]
+    assert aws.client("sagemaker").describe_endpoint(EndpointName="chat")["ProductionVariants"][0]["DesiredInstanceCount"] == 1
+
+
+def test_another_number_of_copies_is_brought_about(aws):
+    aws.apply(endpoint(*COMPONENTS))
+    aws.apply(endpoint(*COMPONENTS, "--min-copies", "2", "--max-copies", "2"))
+    assert aws.components["chat"]["RuntimeConfig"] == {"DesiredCopyCount": 2}
+
+
+def test_copies_that_scaling_has_made_stay(aws):
+    aws.apply(endpoint(*COMPONENTS, *TO_ZERO))
+    aws.components["chat"]["RuntimeConfig"] = {"DesiredCopyCount": 3}
+    aws.apply(endpoint(*COMPONENTS, *TO_ZERO, "--env", "A=1"))
+    assert aws.components["chat"]["RuntimeConfig"] == {"DesiredCopyCount": 3}
+
+
+def test_a_run_that_was_killed_while_scaling_rested_goes_on(aws):
+    aws.apply(endpoint(*SCALED))
+    aws.account.send(deregister("chat", is_component=False))
+    aws.apply(endpoint(*SCALED, "--env", "A=1"))
+    assert aws.apply(endpoint(*SCALED, "--env", "A=1")).num_changes == 0
+
+
 def test_what_aws_returns_in_another_order_or_with_more_to_it_is_the_same():
     assert agrees({"a": [{"b": 1}, {"c": 2.0}]}, {"a": [{"c": 2, "d": 3}, {"b": 1}], "e": 4})
     assert not agrees({"a": [{"b": 1}]}, {"a": [{"b": 1}, {"b": 2}]})
@@ -92,6 +127,37 @@ def test_an_update_that_alarms_rolled_back_is_a_failure_with_the_reason(aws):
     aws.rolls_back = True
     with pytest.raises(DeployError, match=r"rolled back .*alarm chat-5xx went off.*what ran before runs on"):
         aws.apply(endpoint("--env", "A=1"))
+
+
+@pytest.mark.parametrize("failure", ["rolled back", "refused"])
+def test_after_an_update_that_failed_what_runs_on_scales_again(aws, failure):
+    aws.apply(endpoint(*SCALED))
+    aws.rolls_back = failure == "rolled back"
+    if failure == "refused":
+        aws.refused["UpdateEndpoint"] = "the account-level service limit is 1 Instances"
+    with pytest.raises(DeployError, match="its scaling is back"):
+        aws.apply(endpoint(*SCALED, "--env", "A=1"))
+    scaling = aws.client("application-autoscaling")
+    assert len(scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]) == 1
+    assert len(scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]) == 1
+
+
+def test_scaling_that_cannot_come_back_is_told(aws):
+    aws.apply(endpoint(*SCALED))
+    aws.rolls_back = True
+    aws.refused["RegisterScalableTarget"] = "not now"
+    with pytest.raises(DeployError, match=r"rolled back .*its scaling is not back: RegisterScalableTarget: .*not now"):
+        aws.apply(endpoint(*SCALED, "--env", "A=1"))
+
+
+def test_a_job_that_failed_is_not_said_to_go_on(aws):
+    aws.apply(endpoint(*BATCH))
+    (job,) = sagemaker_backends[NUMBER][REGION].transform_jobs.values()
+    job.transform_job_status = "Failed"
+    job.failure_reason = "the container did not answer"
+    with pytest.raises(DeployError, match=r"the container did not answer.*another --batch-output") as raised:
+        aws.apply(endpoint(*BATCH))
+    assert "the same command goes on" not in str(raised.value)
 
 
 def test_an_endpoint_that_failed_is_made_anew(aws):

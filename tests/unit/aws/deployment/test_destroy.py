@@ -2,6 +2,7 @@
 
 import pytest
 
+from serving.aws.deployment.description import Call
 from serving.aws.deployment.endpoint_description import describe_endpoint
 from serving.errors import DeployError
 from tests.unit.aws.deployment.requests import BATCH, COMPONENTS, KINDS, SCALED, TO_ZERO, TOKENS, endpoint, request
@@ -98,6 +99,20 @@ def test_an_endpoint_of_the_name_that_others_made_stays_with_its_scaling(aws):
     after = names(aws)
     assert after["endpoints"] == before["endpoints"]
     assert after["targets"] == before["targets"]
+
+
+@pytest.mark.parametrize("is_deployed", [True, False])
+def test_a_component_of_the_name_that_others_have_elsewhere_keeps_its_scaling(aws, is_deployed):
+    target = {"ResourceId": "inference-component/chat", "ScalableDimension": "sagemaker:inference-component:DesiredCopyCount"}
+    theirs = {"InferenceComponentName": "chat", "EndpointName": "other", "RuntimeConfig": {"CopyCount": 1}, "Tags": []}
+    aws.account.send(Call("sagemaker", "CreateInferenceComponent", theirs))
+    limits = {"ServiceNamespace": "sagemaker", "MinCapacity": 1, "MaxCapacity": 2}
+    aws.account.send(Call("application-autoscaling", "RegisterScalableTarget", {**target, **limits}))
+    if is_deployed:
+        aws.apply(endpoint())
+        aws.apply(endpoint())
+    aws.destroy("chat")
+    assert set(aws.component_targets) == {"inference-component/chat"}
 
 
 def test_a_run_that_was_stopped_goes_on(aws):
