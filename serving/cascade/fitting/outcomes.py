@@ -23,6 +23,8 @@ from serving.errors import CascadeError
 Floats = NDArray[np.float64]
 _LINE = ("id", "messages", "outcomes")
 _OUTCOME = ("quality", "cost", "signals")
+_LARGEST = 1e100
+"""Of costs and signals: their squares, and sums of these over any file, are numbers still."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _line(where: str, text: bytes, first: dict[str, Any] | None) -> dict[str, An
     """One line, checked; `first` is the file's first, which says what tiers and signals there are."""
     try:
         line = json.loads(text, object_pairs_hook=_without_repeats)
-    except ValueError as error:  # of the JSON and of the UTF-8 alike
+    except (ValueError, RecursionError) as error:  # of the JSON, of the UTF-8, and of brackets without end
         raise CascadeError(f"{where} is not JSON: {error}") from error
     _check_fields(where, line, _LINE, required=_LINE)
     if not isinstance(line["id"], str | int) or isinstance(line["id"], bool) or line["id"] == "":
@@ -133,7 +135,7 @@ def _check_outcome(where: str, tier: str, outcome: Any, first: Mapping[str, Any]
     if not _is_number(outcome["quality"]) or not 0 <= outcome["quality"] <= 1:
         _refuse(where, f"{name}.quality", outcome["quality"], "a number from 0 to 1")
     if not _is_number(outcome["cost"]) or outcome["cost"] < 0:
-        _refuse(where, f"{name}.cost", outcome["cost"], "a number, 0 or more")
+        _refuse(where, f"{name}.cost", outcome["cost"], f"a number from 0 to {_LARGEST:g}")
     signals = outcome.get("signals", {})
     if not isinstance(signals, dict):
         _refuse(where, f"{name}.signals", signals, "an object of names and numbers")
@@ -141,7 +143,7 @@ def _check_outcome(where: str, tier: str, outcome: Any, first: Mapping[str, Any]
         _check_same(f"{where}: {name}.signals", "signal", signals, first.get("signals", {}))
     for signal, value in signals.items():
         if not _is_number(value):
-            _refuse(where, f"{name}.signals.{signal}", value, "a finite number")
+            _refuse(where, f"{name}.signals.{signal}", value, f"a number from {-_LARGEST:g} to {_LARGEST:g}")
 
 
 def _check_messages(where: str, messages: Any) -> None:
@@ -177,7 +179,7 @@ def _check_same(where: str, kind: str, names: Iterable[str], first: Iterable[str
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def _refuse(where: str, field: str, value: Any, expected: str) -> NoReturn:

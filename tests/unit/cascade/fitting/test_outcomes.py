@@ -50,6 +50,7 @@ def test_a_part_keeps_the_files_hash(tmp_path):
     ("second", "told"),
     [
         ("{not json", "line 2 is not JSON"),
+        ("[" * 100_000, "line 2 is not JSON"),
         ('{"id": "2", "id": "3"}', "'id' is there twice"),
         ("[1]", "line 2 is [1]; expected an object with id, messages, outcomes"),
         (GOOD, "line 2: id '1' is that of line 1"),
@@ -68,8 +69,14 @@ def test_a_part_keeps_the_files_hash(tmp_path):
         (line(2, {"small": SMALL | {"quality": 1.2}, "large": LARGE}), "outcomes.small.quality is 1.2; expected a number from 0 to 1"),
         (line(2, {"small": SMALL | {"quality": True}, "large": LARGE}), "outcomes.small.quality is true"),
         (line(2, {"small": SMALL | {"quality": float("nan")}, "large": LARGE}), "outcomes.small.quality is NaN"),
-        (line(2, {"small": SMALL | {"cost": -1}, "large": LARGE}), "line 2: outcomes.small.cost is -1; expected a number, 0 or more"),
+        (line(2, {"small": SMALL | {"cost": -1}, "large": LARGE}), "line 2: outcomes.small.cost is -1; expected a number from 0 to 1e+100"),
         (line(2, {"small": SMALL | {"cost": float("inf")}, "large": LARGE}), "outcomes.small.cost is Infinity"),
+        (line(2, {"small": SMALL | {"cost": 10**400}, "large": LARGE}), "line 2: outcomes.small.cost is 1000"),
+        (line(2, {"small": SMALL | {"cost": 1e308}, "large": LARGE}), "line 2: outcomes.small.cost is 1e+308"),
+        (
+            line(2, {"small": SMALL | {"signals": {"margin_mean": -1e200}}, "large": LARGE}),
+            "margin_mean is -1e+200; expected a number from",
+        ),
         (line(2, {"small": SMALL | {"price": 1}, "large": LARGE}), "line 2: outcomes.small: unknown field 'price'"),
         (line(2, {"small": SMALL | {"signals": [1]}, "large": LARGE}), "line 2: outcomes.small.signals is [1]"),
         (line(2, {"small": SMALL | {"signals": {}}, "large": LARGE}), "outcomes.small.signals has no signal 'margin_mean'"),
