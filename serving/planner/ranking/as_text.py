@@ -71,7 +71,7 @@ def loser_rows(losers: Iterable[Candidate]) -> list[tuple[str, ...]]:
         name, *others = way(one)
         family, _, size = name.rpartition(".")
         sizes.setdefault((family, *others, "; ".join(one.reasons)), []).append(size)
-    return [(f"{family}.{'|'.join(names)}" if family else "|".join(names), *rest) for (family, *rest), names in sizes.items()]
+    return [(f"{family}.{', '.join(names)}" if family else ", ".join(names), *rest) for (family, *rest), names in sizes.items()]
 
 
 def how_to_run(candidate: Candidate, model: Model, request: PlanRequest) -> list[tuple[str, list[str]]]:

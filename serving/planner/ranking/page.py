@@ -33,21 +33,22 @@ _STYLE = """
   --part-0: #58b4f0; --part-1: #3ecfa5; --part-2: #ff9a5c; --part-3: #e3c341; --part-4: #dd8fd8; --free: #262c34; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--text); font: 16px/1.5 system-ui, sans-serif; }
-main { max-width: 1100px; margin: 0 auto; padding: 20px; }
+main { max-width: 1160px; margin: 0 auto; padding: 20px; }
 h1 { font-size: 1.4rem; line-height: 1.25; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 32px 0 8px; }
 p { margin: 6px 0; max-width: 85ch; overflow-wrap: anywhere; }
 .quiet { color: var(--quiet); font-size: .875rem; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: 4px 14px 4px 0; border-bottom: 1px solid var(--line); white-space: nowrap; vertical-align: top; }
-td:last-child { white-space: normal; min-width: 14rem; }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: 4px 10px 4px 0; border-bottom: 1px solid var(--line); white-space: nowrap; vertical-align: top; }
+td:last-child { white-space: normal; min-width: 10rem; }
+th[scope=row] { white-space: normal; }
 pre { background: var(--panel); padding: 10px; border-radius: 6px; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem; }
 figure { margin: 12px 0; }
 figcaption { font-size: .875rem; }
 svg { display: block; width: 100%; max-width: 640px; height: auto; }
 svg text { fill: var(--text); font: 12px system-ui, sans-serif; }
-@media (max-width: 600px) { main { padding: 12px; } table { font-size: .82rem; } }
+@media (max-width: 600px) { main { padding: 12px; } svg text { font-size: 15px; } }
 """
 
 
@@ -105,10 +106,12 @@ def _charts(main: Element, ranking: Ranking, shown: Sequence[Candidate]) -> None
     if operations := ranking.first_by_concurrency:
         _text(main, "h2", first_words(ranking))
         _table(main, HEAD, operation_rows(operations))
-    best = list({one.instance.name: one for one in reversed(shown)}.values())[::-1]
+    best: dict[str, Candidate] = {}
+    for one in shown:
+        best.setdefault(one.instance.name, one)
     if best:
         _text(main, "h2", "Memory of the fullest GPU, of each instance's best")
-    for candidate in best:
+    for candidate in best.values():
         if candidate.plan is not None:
             figure = SubElement(main, "figure")
             _text(figure, "figcaption", ", ".join(way(candidate)))

@@ -92,6 +92,13 @@ def test_it_fits_a_phone_and_the_dark(text, page):
     assert "prefers-color-scheme: dark" in text
 
 
+def test_the_memory_of_the_first_comes_first(page):
+    captions = [piece for piece in page.text if re.fullmatch(r"ml\.\S+, \S.*, \d+ x \d+", piece)]
+    first = next(piece for piece in page.text if piece.startswith("To run the first, ")).removeprefix("To run the first, ")
+    assert captions[0].startswith(f"{first}, ")
+    assert len({caption.split(",")[0] for caption in captions}) == len(captions)
+
+
 def test_costs_of_any_size_have_their_place_on_the_axis():
     target = Target(Flow(1000, 200, 4))
     machines = [replace(find_instance("ml.g6e.xlarge"), name=f"box at {usd}", price_per_hour=usd) for usd in (1e-9, 1e9)]
