@@ -132,7 +132,8 @@ def _share_needed(outcomes: Outcomes, quality: float) -> dict[str, float]:
     missing = quality * outcomes.quality[:, -1].sum() - small.sum()
 
     def share(gains: Floats) -> float:
-        reached = np.concatenate(([0.0], np.cumsum(gains))) >= missing - _ROUNDING
+        reached = np.concatenate(([0.0], np.cumsum(gains))) >= missing - _ROUNDING * len(gains)
+        reached[-1] = True  # the last tier alone is enough, however the sums are rounded
         return float(np.argmax(reached)) / len(gains)
 
     return {

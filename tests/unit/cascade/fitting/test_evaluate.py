@@ -52,6 +52,13 @@ def test_a_random_share_is_found_to_the_last_request():
     assert evaluate(POLICY, dataclasses.replace(OUTCOMES, quality=np.tile([1.0, 0.0], (4, 1)))).share_needed["random"] == 1.0
 
 
+def test_all_of_the_quality_takes_all_that_the_large_tier_does_better_however_sums_are_rounded():
+    quality = np.sort(np.random.default_rng(0).random((5000, 2)))  # the large tier is better on each
+    outcomes = dataclasses.replace(draw(5000, 0), quality=quality)
+    policy = dataclasses.replace(POLICY, fitted_on=dataclasses.replace(FITTED_ON, quality=1.0))
+    assert evaluate(policy, outcomes).share_needed == pytest.approx({"random": 1.0, "prompt_length": 1.0, "oracle": 1.0}, abs=1e-3)
+
+
 def test_no_policy_beats_the_oracle_and_none_costs_less_than_its_cheapest_tier():
     for seed in range(5):
         found = evaluate(fit(draw(400, seed), Wish(0.9, 0.8), {}).policy, draw(1000, 100 + seed))
