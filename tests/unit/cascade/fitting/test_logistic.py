@@ -20,6 +20,12 @@ def test_a_signal_that_never_changes_gets_no_weight():
     assert weights[0] > 0
 
 
+def test_a_signal_counts_whatever_its_unit():
+    signals = np.random.default_rng(0).normal(size=(200, 1))
+    labels = (signals[:, 0] > 0).astype(float)
+    assert fit_logistic(signals * 1e-15, labels)[0] * 1e-15 == pytest.approx(fit_logistic(signals, labels)[0])
+
+
 def test_few_requests_that_are_all_alike_are_not_believed_without_limit():
     weights, _ = fit_logistic(np.array([[0.0], [1.0]]), np.array([0.0, 1.0]))
     assert 0 < weights[0] < 1
