@@ -88,7 +88,16 @@ def test_each_says_when_and_where_it_was_read():
 
 def test_what_is_no_instances_hour_is_left_out():
     others = [product("ml.g5.xlarge", "0.0000000000", usage="Free-Host:ml.g5.xlarge"), product("", "0.016", unit="GB")]
-    assert [price.instance for price in prices([*others, product("ml.g6.xlarge", "1.1")])] == ["ml.g6.xlarge"]
+    others += [product("ml.g6.xlarge", "2.2", usage="USE1-AsyncInf:ml.g6.xlarge")]
+    for items in ([*others, product("ml.g6.xlarge", "1.1")], [product("ml.g6.xlarge", "1.1"), *others]):
+        assert [(price.instance, price.usd_per_hour) for price in prices(items)] == [("ml.g6.xlarge", 1.1)]
+
+
+@pytest.mark.parametrize("item", ["a text", {"product": {}}, product("ml.g6.xlarge", "free")])
+def test_a_list_of_another_form_is_told_in_one_line(item):
+    with pytest.raises(DeployError, match="GetProducts: an item of the price list has a form that is not known here") as caught:
+        prices([item])
+    assert "\n" not in str(caught.value)
 
 
 def test_a_region_without_prices_is_named():
