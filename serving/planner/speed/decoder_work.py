@@ -17,6 +17,8 @@ from serving.planner.speed.work_per_token import WorkPerToken
 
 _CHOSEN = ("num_experts_per_tok", "experts_per_token", "moe_topk", "moe_k")
 """Names in use for how many experts a token is sent to."""
+_FLOAT8 = ("fp8", "fbgemm_fp8")
+"""vLLM's methods with weights and activations in FP8; of modelopt's and of compressed tensors' the config says more."""
 
 
 def work_of(decoder: Mapping[str, Any], tensors: Sequence[Tensor]) -> WorkPerToken:
@@ -46,7 +48,7 @@ def computed_in(quantization: str | None, config: Mapping[str, Any]) -> str:
     if quantization is not None:
         return "int8" if quantization == "int8" else "float8" if quantization.startswith("fp8") else "float16"
     found = checkpoint_config(config) or {}
-    if found.get("quant_method") == "fp8":
+    if found.get("quant_method") in _FLOAT8 or str(found.get("quant_algo")).upper() == "FP8":
         return "float8"
     groups = (found.get("config_groups") or {}).values()
     activations = [group["input_activations"] for group in groups if group.get("input_activations")]
