@@ -13,7 +13,7 @@ import numpy as np
 from serving.cascade.fitting.bound import are_above_zero
 from serving.cascade.fitting.outcomes import Floats, Outcomes
 from serving.cascade.fitting.replay import Replay, chances, replay, with_threshold
-from serving.cascade.fitting.training import Rules, keep_away_drafts_that_do_not_pay, train_stage, with_before
+from serving.cascade.fitting.training import Rules, keep_away_drafts_that_do_not_pay, train_stage, with_before, with_hold_tokens
 from serving.cascade.policy import FittedOn, Policy, Stage
 from serving.errors import CascadeError
 
@@ -48,13 +48,14 @@ def fit(outcomes: Outcomes, wish: Wish, valid_for: Mapping[str, str]) -> Fitted:
     """Fit a policy for the tiers of the outcomes.
 
     Raises:
-        CascadeError: there are too few requests, or rules are asked for that the outcomes have no signals for.
+        CascadeError: there are too few requests, or rules or tokens are asked for that do not go with the signals of the outcomes.
     """
     if len(outcomes) < _LEAST_REQUESTS:
         raise CascadeError(f"{len(outcomes)} requests cannot be halved to train and to calibrate: expected {_LEAST_REQUESTS} at least")
     shuffled = np.random.default_rng(wish.seed).permutation(len(outcomes))
     training, calibration = (outcomes.take(rows) for rows in np.array_split(shuffled, 2))
-    stages, thresholds = _train(training, wish)
+    trained, thresholds = _train(training, wish)
+    stages = with_hold_tokens(trained, outcomes, wish.hold_tokens)
     said = chances(stages, calibration)
     runs = {each: replay(with_threshold(stages, each), said, calibration) for each in (None, *thresholds)}
     bounded = _cheapest(runs, _passed(runs, thresholds, calibration, wish))
@@ -75,7 +76,7 @@ def fit(outcomes: Outcomes, wish: Wish, valid_for: Mapping[str, str]) -> Fitted:
 
 def _train(training: Outcomes, wish: Wish) -> tuple[Sequence[Stage], Sequence[float]]:
     """The stages, but for the threshold of the rules that decide, and the thresholds to try for it, strictest first."""
-    stages = [train_stage(training, tier, wish.rules, wish.hold_tokens) for tier in training.tiers[:-1]]
+    stages = [train_stage(training, tier, wish.rules) for tier in training.tiers[:-1]]
     said = chances(stages, training)
     deciding = [chance.before if stage.after is None else chance.after for stage, chance in zip(stages, said, strict=True)]
     thresholds = np.unique(np.quantile(np.concatenate(deciding), np.arange(_NUM_THRESHOLDS) / _NUM_THRESHOLDS))[::-1].tolist()

@@ -4,7 +4,7 @@ A rule learns the label (1 + quality - the last tier's quality) / 2, which is 1 
 is, and 1/2 where it makes no difference: the order of this is the order in which requests are best given to the tier.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -26,19 +26,17 @@ NUM_TOKENS = "num_tokens"
 """The signal that says how many tokens the others were read from."""
 
 
-def train_stage(training: Outcomes, tier: str, rules: Rules, hold_tokens: int | None) -> Stage:
-    """A stage whose rules have no thresholds yet. `hold_tokens`: None for what the outcomes say.
+def train_stage(training: Outcomes, tier: str, rules: Rules) -> Stage:
+    """A stage whose rules have no thresholds yet, and that holds no tokens yet.
 
     Raises:
-        CascadeError: the rules do not go with the signals that the outcomes have of the tier, or the tokens do not.
+        CascadeError: the rules do not go with the signals that the outcomes have of the tier.
     """
     index, signals = training.tiers.index(tier), training.signals[tier]
     if rules == "auto":
         rules = "after" if signals else "before"
     if rules != "before" and not signals:
         raise CascadeError(f"--rules {rules}: the outcomes have no signals of the tier {tier!r}; --rules before needs none")
-    if rules == "before" and hold_tokens is not None:
-        raise CascadeError(f"--hold-tokens {hold_tokens}: of the tier {tier!r} nothing is held, as only the request is judged")
     better = (1 + training.quality[:, index] - training.quality[:, -1]) / 2
     features = {name: np.array([row[name] for row in training.features]) for name in training.features[0]}
     if clash := sorted(features.keys() & signals.keys()):
@@ -47,8 +45,20 @@ def train_stage(training: Outcomes, tier: str, rules: Rules, hold_tokens: int | 
         tier,
         before=None if rules == "after" else _train(features, better),
         after=None if rules == "before" else _train({**features, **signals}, better),
-        hold_tokens=0 if rules == "before" else _hold_tokens(tier, signals, hold_tokens),
+        hold_tokens=0,
     )
+
+
+def with_hold_tokens(stages: Sequence[Stage], outcomes: Outcomes, wished: int | None) -> list[Stage]:
+    """The stages with as many tokens to hold as their signals are of, in all outcomes: a server that holds fewer judges other signals.
+    `wished`: None for what the outcomes say.
+
+    Raises:
+        CascadeError: fewer are wished, or no stage holds any.
+    """
+    if wished is not None and all(stage.after is None for stage in stages):
+        raise CascadeError(f"--hold-tokens {wished}: nothing is held, as only the requests are judged")
+    return [stage if stage.after is None else _holding(stage, outcomes.signals[stage.tier], wished) for stage in stages]
 
 
 def keep_away_drafts_that_do_not_pay(stage: Stage, said: Chances, threshold: float, training: Outcomes) -> Stage:
@@ -77,10 +87,12 @@ def _train(signals: Mapping[str, Floats], labels: Floats) -> Rule:
     return Rule(kept, intercept, tuple(steps.tolist()), tuple(levels.tolist()), threshold=None)
 
 
-def _hold_tokens(tier: str, signals: Mapping[str, Floats], wished: int | None) -> int:
+def _holding(stage: Stage, signals: Mapping[str, Floats], wished: int | None) -> Stage:
     if NUM_TOKENS not in signals:
-        return wished or DEFAULT_HOLD_TOKENS
+        return replace(stage, hold_tokens=wished or DEFAULT_HOLD_TOKENS)
     seen = max(1, int(signals[NUM_TOKENS].max()))
     if wished is not None and wished < seen:
-        raise CascadeError(f"--hold-tokens {wished}: the signals of {tier!r} are of up to {seen} tokens; hold as many, or collect anew")
-    return wished or seen
+        raise CascadeError(
+            f"--hold-tokens {wished}: the signals of {stage.tier!r} are of up to {seen} tokens; hold as many, or collect anew"
+        )
+    return replace(stage, hold_tokens=wished or seen)

@@ -115,8 +115,29 @@ def test_hold_tokens_are_those_that_the_signals_were_read_from():
         fit(counted, dataclasses.replace(WISH, hold_tokens=16), {})
 
 
+def test_the_longest_draft_counts_whichever_half_it_is_in():
+    outcomes = draw(200, 9)
+    for longest in range(0, 200, 20):
+        num_tokens = np.where(np.arange(200) == longest, 31.0, 24.0)
+        signals = {"small": {**outcomes.signals["small"], "num_tokens": num_tokens}, "large": {}}
+        assert fit(dataclasses.replace(outcomes, signals=signals), WISH, {}).policy.stages[0].hold_tokens == 31
+
+
+def test_tokens_to_hold_go_to_the_tiers_that_hold_some():
+    two = draw(200, 9)
+    outcomes = dataclasses.replace(
+        two,
+        tiers=("small", "medium", "large"),
+        quality=np.insert(two.quality, 1, 1.0, axis=1),
+        cost=np.tile([0.05, 0.3, 1.0], (200, 1)),
+        signals={"small": two.signals["small"], "medium": {}, "large": {}},
+    )
+    stages = fit(outcomes, dataclasses.replace(WISH, hold_tokens=16), {}).policy.stages
+    assert [stage.hold_tokens for stage in stages] == [16, 0]
+
+
 def test_tokens_to_hold_are_refused_where_none_are_held():
-    with pytest.raises(CascadeError, match="--hold-tokens 16: of the tier 'small' nothing is held"):
+    with pytest.raises(CascadeError, match="--hold-tokens 16: nothing is held"):
         fit(draw(200, 9), dataclasses.replace(WISH, rules="before", hold_tokens=16), {})
 
 
