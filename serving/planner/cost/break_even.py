@@ -31,8 +31,8 @@ class Units:
 
 @dataclass(frozen=True)
 class BreakEven:
-    """`num_units` cost what the API does at `requests_per_day`, and hold the SLO there: None where no number does, or where more requests
-    would have to be simulated than are. `utilisation` of the last number tried, in the busiest hour."""
+    """`num_units` cost what the API does at `requests_per_day`, and hold the SLO there: None where no number does, or where more or fewer
+    requests would have to be simulated than are. `utilisation` of the last number tried, in the busiest hour."""
 
     requests_per_day: float | None
     num_units: int
@@ -45,11 +45,12 @@ def break_even(units: Units, price: OnDemandPrice, load: Load, draw: Draw, slo: 
     api_usd_per_hour = on_demand_usd(price, load) / len(load.hours)
     factor = units.usd_per_hour / api_usd_per_hour
     hour = load.busiest_hour()
+    requests_per_unit = factor * hour.num_requests
     # 0.99: the number that is drawn is rounded.
-    most = min(units.most, int(0.99 * MAX_REQUESTS / (factor * hour.num_requests)))
-    if most < 1:
-        per_day = factor * load.requests_per_day
-        return BreakEven(None, 1, None, f"one would cost the same at {per_day:,.0f} requests a day, more than are simulated")
+    most = min(units.most, int(0.99 * MAX_REQUESTS / requests_per_unit))
+    if most < 1 or requests_per_unit < 1:
+        why = "more than are simulated" if most < 1 else "less than one in the busiest hour, too few to simulate"
+        return BreakEven(None, 1, None, f"one would cost the same at {factor * load.requests_per_day:,.0f} requests a day, {why}")
 
     @cache
     def attempt(num_units: int) -> Evaluated:

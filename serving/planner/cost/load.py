@@ -145,7 +145,7 @@ def _check_time(cells: _Cells, column: str, index: int, first: str) -> None:
         time, start = datetime.fromisoformat(text), datetime.fromisoformat(first)
         expected = start + timedelta(hours=index)
         is_next = time == expected and (time.minute, time.second, time.microsecond) == (0, 0, 0)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise cells.wrong(column, "write ISO 8601 like 2026-01-05T09:00, all with or all without a time zone") from error
     if not is_next:
         raise cells.wrong(column, f"expected {expected.isoformat()}, on the hour and without gaps; an hour without requests has 0")

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
+from serving.errors import PlanError
 from serving.planner.cost.autoscaling import fixed
 from serving.planner.cost.break_even import Units, break_even
 from serving.planner.cost.case import Api, Case, cheapest, evaluated
@@ -36,6 +37,7 @@ def _load(case: Case) -> dict[str, Any]:
     return {
         "source": load.source,
         "hours": len(load.hours),
+        "seed": case.seed,
         "requests_per_day": load.requests_per_day,
         "input_tokens_per_request": load.input_tokens / load.num_requests,
         "output_tokens_per_request": load.output_tokens / load.num_requests,
@@ -84,11 +86,16 @@ def _paid_by_the_hour(case: Case, api: Api) -> Iterator[Units]:
 
 
 def _other_load(case: Case, factor: float) -> dict[str, Any]:
-    best = cheapest(evaluated(case.scaled(factor)))
+    """`cheapest` None, and then `why_not`: none holds, or so many requests are not simulated."""
+    try:
+        best, why_not = cheapest(evaluated(case.scaled(factor))), "none is known to hold the SLO"
+    except PlanError as error:
+        best, why_not = None, str(error)
     return {
         "load_factor": factor,
         "cheapest": best.option.name if best else None,
         "usd_per_month": best.run.usd_per_month if best else None,
+        "why_not": None if best else why_not,
     }
 
 

@@ -39,15 +39,15 @@ def draw(load: Load, *, seed: int = 0, length_variation: float = 1.0) -> Request
     """`length_variation`: standard deviation of a request's tokens by their mean; 0 makes all of an hour equally long.
 
     Raises:
-        PlanError: there are more than can be simulated in a reasonable time.
+        PlanError: there is none, or there are more than can be simulated in a reasonable time.
     """
     # Differences of rounded sums: the total is right to one request however small the hours are.
-    numbers = np.diff(np.rint(np.concatenate(([0.0], np.cumsum([hour.num_requests for hour in load.hours]))))).astype(np.int64)
-    total = int(numbers.sum())
-    if total > MAX_REQUESTS:
-        raise PlanError(
-            f"{load.source}: {total} requests are more than the {MAX_REQUESTS} that are simulated; give fewer hours with --load"
-        )
+    sums = np.rint(np.concatenate(([0.0], np.cumsum([hour.num_requests for hour in load.hours]))))
+    if sums[-1] > MAX_REQUESTS:
+        raise PlanError(f"{load.source}: {sums[-1]:.9g} requests are more than the {MAX_REQUESTS} simulated; give a shorter --load")
+    if not sums[-1]:
+        raise PlanError(f"{load.source}: has no whole request to simulate; give more of them, or a longer --load")
+    numbers, total = np.diff(sums).astype(np.int64), int(sums[-1])
     rng = np.random.default_rng(seed)
     hour_of = np.repeat(np.arange(len(numbers)), numbers)
     arrival_s = np.sort((hour_of + rng.random(total)) * HOUR_S)

@@ -55,6 +55,10 @@ def test_columns_may_come_in_any_order_and_with_a_byte_order_mark(written):
         (SUMS + "0,0,0,0\n", "column requests: no hour has any"),
         (SUMS.replace("hour", "timestamp") + "2026-01-05T09:30,1,1,1\n", "line 2, column timestamp: '2026-01-05T09:30': expected"),
         (SUMS.replace("hour", "timestamp") + "2026-01-05T09:00,1,1,1\n2026-01-05T11:00,1,1,1\n", "expected 2026-01-05T10:00:00"),
+        (
+            SUMS.replace("hour", "timestamp") + "9999-12-31T23:00,1,1,1\n" * 2,
+            "line 3, column timestamp: '9999-12-31T23:00': write ISO 8601",
+        ),
         (SUMS.replace("hour", "timestamp") + "noon,1,1,1\n", "line 2, column timestamp: 'noon': write ISO 8601"),
     ],
 )
@@ -127,5 +131,11 @@ def test_hours_of_fractions_of_a_request_are_not_lost():
 
 
 def test_more_requests_than_are_simulated_are_refused():
-    with pytest.raises(PlanError, match=f"more than the {MAX_REQUESTS}"):
-        draw(Load((Hour(MAX_REQUESTS + 1, 5, 5),), "a test"))
+    for number in (MAX_REQUESTS + 1, 1e300):
+        with pytest.raises(PlanError, match=f"more than the {MAX_REQUESTS}"):
+            draw(Load((Hour(number, 5, 5),), "a test"))
+
+
+def test_a_load_of_no_whole_request_is_refused():
+    with pytest.raises(PlanError, match="a test: has no whole request"):
+        draw(Load((Hour(0.02, 5, 5),) * 20, "a test"))
