@@ -8,7 +8,7 @@ from serving.planner.cost.autoscaling import Autoscaling, fixed
 from serving.planner.cost.capacity import Capacity
 from serving.planner.cost.functions import Function
 from serving.planner.cost.load import Load
-from serving.planner.cost.options import Endpoint, Mixture, OnDemand, Option, Provisioned
+from serving.planner.cost.options import HOURS_PER_MONTH, Endpoint, Mixture, OnDemand, Option, Provisioned
 from serving.planner.cost.outcome import Slo
 from serving.planner.cost.prices import ProvisionedPrice
 from serving.planner.cost.requests import Requests, draw
@@ -29,7 +29,8 @@ class Api:
 
 @dataclass(frozen=True)
 class Own:
-    """Instances of one's own; `price_source` with its date. `autoscaling` None: what it needs is not known, their number stays fixed."""
+    """Instances of one's own; `price_source` with its date. `autoscaling`, with the fewest that it keeps where it does not go down to none;
+    None: what it needs is not known, their number stays fixed."""
 
     instance: str
     usd_per_hour: float
@@ -92,20 +93,31 @@ def _of_own(case: Case, requests: Requests) -> Iterator[Evaluated]:
     if case.own is None:
         return
     own = case.own
-    number, steady = smallest(partial(_attempt, lambda number: own.endpoint(fixed(number)), requests, case.slo), case.most_units)
-    yield steady
+    yield smallest(partial(_attempt, lambda number: own.endpoint(fixed(number)), requests, case.slo), case.most_units)[1]
     on_demand = case.api.on_demand if case.api else None
     if on_demand is not None:
-        bases = [evaluate(Mixture(own.endpoint(fixed(base)), on_demand), requests, case.slo) for base in range(1, number + 1)]
-        yield cheapest(bases) or min(bases, key=lambda one: one.run.usd_per_month)
+        yield _cheapest_base(own, on_demand, case.most_units, requests, case.slo)
     if own.autoscaling is None:
         return
-    # Down to one, and down to none; at most one instance does not scale between one and one.
-    for few in (1, 0) if own.autoscaling.max_instances > 1 else (0,):
+    fewest, most = own.autoscaling.min_instances, own.autoscaling.max_instances
+    # Down to the fewest, and down to none; as many at least as at most do not scale.
+    for few in (fewest, 0) if fewest < most else (0,):
         endpoint = own.endpoint(replace(own.autoscaling, min_instances=few))
         yield evaluate(endpoint, requests, case.slo)
         if on_demand is not None:
             yield evaluate(Mixture(endpoint, on_demand), requests, case.slo)
+
+
+def _cheapest_base(own: Own, on_demand: OnDemand, most: int, requests: Requests, slo: Slo) -> Evaluated:
+    """Of the numbers of instances under an API for the rest, the cheapest that holds the SLO; where none does, the cheapest."""
+    found: list[Evaluated] = []
+    for base in range(1, most + 1):
+        found.append(evaluate(Mixture(own.endpoint(fixed(base)), on_demand), requests, slo))
+        best, usd_of_one_more = cheapest(found), (base + 1) * own.usd_per_hour * HOURS_PER_MONTH
+        if len(found[-1].run.charges) == 1 or (best and best.run.usd_per_month <= usd_of_one_more):
+            # Nothing is left for the API, or one more alone costs what the best does with its tokens.
+            break
+    return cheapest(found) or min(found, key=lambda one: one.run.usd_per_month)
 
 
 def _attempt(sized: Callable[[int], Option], requests: Requests, slo: Slo, num_units: int) -> Evaluated:

@@ -4,8 +4,10 @@ import pytest
 
 from serving.planner.cost.autoscaling import fixed
 from serving.planner.cost.break_even import Units, break_even, on_demand_usd
+from serving.planner.cost.capacity import Capacity
+from serving.planner.cost.case import Api, Case, Own, evaluated
 from serving.planner.cost.load import Load
-from serving.planner.cost.options import Endpoint, OnDemand, Provisioned
+from serving.planner.cost.options import Endpoint, Mixture, OnDemand, Provisioned
 from serving.planner.cost.outcome import Slo, Speed
 from serving.planner.cost.prices import OnDemandPrice, ProvisionedPrice
 from serving.planner.cost.profiles import profile
@@ -104,6 +106,23 @@ def test_more_requests_than_are_simulated_are_told():
     point = found(units(100_000.0))
     assert point.requests_per_day is None
     assert "2,666,666,667 requests a day, more than are simulated" in point.why_not
+
+
+def test_fewer_requests_than_are_simulated_are_told():
+    # A cent a day: 11 requests a day, less than one an hour.
+    point = found(units(0.01 / 24))
+    assert point.requests_per_day is None
+    assert "the same at 11 requests a day, less than one in the busiest hour" in point.why_not
+
+
+@pytest.mark.parametrize("usd_per_hour", [0.01, 1.0])
+def test_the_instances_under_an_api_are_the_cheapest_number_of_all(usd_per_hour):
+    load = flat(20_000)
+    requests = draw(load)
+    own = Own("ml.g6.2xlarge", usd_per_hour, "a test", Capacity(1, SPEED, "a test"))
+    mixture = next(one for one in evaluated(Case(load, SLO, Api(OnDemand(PRICE, Quota(), SPEED)), own)) if isinstance(one.option, Mixture))
+    tried = [evaluate(Mixture(own.endpoint(fixed(base)), OnDemand(PRICE, Quota(), SPEED)), requests, SLO) for base in range(1, 17)]
+    assert mixture.run.usd_per_month == min(one.run.usd_per_month for one in tried)
 
 
 def test_model_units_have_one_as_well():
