@@ -52,7 +52,11 @@ def read_case(given: Given) -> tuple[Case, Notes]:
     notes = Notes(["a month of 730 hours is like this load, and requests come at random within each hour"])
     variation = _variation(given, notes)
     most_units = count("--max-units", given.get("max_units", "16"))
+    if "max_units" not in given and ("instance" in given or "mu_input_tpm" in given):
+        notes.assumed.append(f"no more than {most_units} instances or model units: --max-units")
     seed = count("--seed", given.get("seed", "0"), least=0)
+    if "seed" not in given:
+        notes.assumed.append("requests are drawn with --seed 0: another draws others")
     load, slo = _load(given), _slo(given, notes)
     prices = read_prices(Path(given["prices"]) if "prices" in given else None)
     api = _api(given, prices, seed, notes)
@@ -103,7 +107,10 @@ def _api(given: Given, prices: Prices, seed: int, notes: Notes) -> Api | None:
     ]
     if limits == [None, None]:
         notes.assumed.append("the API throttles nobody: no --tokens-per-minute, no --requests-per-minute")
-    quota = Quota(limits[0], limits[1], num_attempts=count("--attempts", given.get("attempts", "3")))
+    num_attempts = count("--attempts", given.get("attempts", "3"))
+    if "attempts" not in given and (limits != [None, None] or "mu_input_tpm" in given):
+        notes.assumed.append(f"a client whose request is throttled sends it {num_attempts} times in all: --attempts")
+    quota = Quota(limits[0], limits[1], num_attempts=num_attempts)
     speed = parse_speed("--api-speed", given["api_speed"]) if "api_speed" in given else None
     if speed is None:
         notes.assumed.append("nothing of the API's own latency: no --api-speed")
@@ -182,9 +189,12 @@ def _autoscaling(given: Given, concurrency: int, most_units: int, notes: Notes) 
     else:
         notes.not_compared.append("endpoint that scales: how long a new instance takes is not known: give --cold-start or --startup")
         return None
+    min_instances = count("--min-instances", given.get("min_instances", "1"))
+    if min_instances > most_units:
+        raise PlanError(f"--min-instances {min_instances}: write at most {most_units}, what --max-units has")
     target = number("--target-concurrency", given.get("target_concurrency", f"{_TARGET_SHARE * concurrency:g}"))
     scaling = Autoscaling(
-        min_instances=1,
+        min_instances=min_instances,
         max_instances=most_units,
         target_concurrency=target,
         cold_start_s=cold_start_s,
@@ -194,7 +204,12 @@ def _autoscaling(given: Given, concurrency: int, most_units: int, notes: Notes) 
     )
     if "target_concurrency" not in given:
         notes.assumed.append(f"scaling aims at {target:g} requests at once on an instance: --target-concurrency")
-    for name, told in (("scale_out_after", "30 s above the target"), ("scale_in_after", "15 min below it"), ("wake_after", "1 min")):
+    for name, told in (
+        ("min_instances", "1"),
+        ("scale_out_after", "30 s above the target"),
+        ("scale_in_after", "15 min below it"),
+        ("wake_after", "1 min"),
+    ):
         if name not in given:
             notes.assumed.append(f"scaling: --{name.replace('_', '-')} {told}")
     return scaling

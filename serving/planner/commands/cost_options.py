@@ -51,6 +51,7 @@ _GROUPS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("--concurrency N", "requests at once on an instance, for the estimate (default: 16)"),
         ("--quantization NAME", "for the estimate: int8 or one of vLLM's (default: what the checkpoint is)"),
         ("--calibrate FILE.json", "a result of `tokenport bench throughput` that the estimate is to go by"),
+        ("--min-instances N", "that an endpoint which scales keeps; it is compared with none as well (default: 1)"),
         ("--cold-start TIME", "from the decision to add an instance to its first answer, such as 6m; without it nothing scales"),
         ("--startup FILE.json", "a result of `tokenport bench startup`, instead of --cold-start"),
         ("--target-concurrency X", "requests at once on an instance that the scaling aims at (default: 0.7 of its concurrency)"),
@@ -66,10 +67,10 @@ _GROUPS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("--lambda-architecture NAME", "x86_64 or arm64 (default: x86_64)"),
     ),
 }
+_OF_A_PROFILE = ("requests_per_day", "input_tokens", "output_tokens")
 # An option, and those of which it needs one.
 _NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    *((name, ("profile",)) for name in ("requests_per_day", "input_tokens", "output_tokens")),
-    *(("profile", (name,)) for name in ("requests_per_day", "input_tokens", "output_tokens")),
+    *((name, ("profile",)) for name in _OF_A_PROFILE),
     ("slo_share", ("slo",)),
     *((name, ("api_model",)) for name in ("prices", "api_speed", "requests_per_minute", "tokens_per_minute", "attempts", "mu_input_tpm")),
     ("mu_input_tpm", ("mu_output_tpm",)),
@@ -82,7 +83,10 @@ _NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("concurrency", ("model",)),
     ("quantization", ("model",)),
     ("calibrate", ("model",)),
-    *((name, ("cold_start", "startup")) for name in ("target_concurrency", "scale_out_after", "scale_in_after", "wake_after")),
+    *(
+        (name, ("cold_start", "startup"))
+        for name in ("min_instances", "target_concurrency", "scale_out_after", "scale_in_after", "wake_after")
+    ),
     ("max_units", ("instance", "mu_input_tpm")),
     ("lambda_cold_start", ("api_speed",)),
     *((name, ("lambda_cold_start",)) for name in ("lambda_memory_mb", "lambda_keep_warm", "lambda_architecture")),
@@ -107,6 +111,9 @@ def check_together(given: Given) -> None:
     for name, needed in _NEEDS:
         if name in given and not any(one in given for one in needed):
             raise PlanError(f"{_option(name)} {given[name]}: needs {' or '.join(map(_option, needed))}")
+    missing = [_option(name) for name in _OF_A_PROFILE if name not in given]
+    if "profile" in given and missing:
+        raise PlanError(f"--profile {given['profile']}: needs {' and '.join(missing)}; its name says only how a week looks")
     if "load" not in given and "profile" not in given:
         raise PlanError(f"no load: give --load FILE.csv, or --profile with one of {', '.join(PROFILES)}")
 

@@ -47,10 +47,18 @@ def test_what_nobody_told_is_listed_as_assumed_and_what_was_told_is_not(report):
         return "\n".join(report(words)["assumed"])
 
     silent = assumed(f"{PROFILE} {API}")
-    for told in ("--slo wait=1s", "--length-variation 1", "the API throttles nobody", "nothing of the API's own latency"):
+    for told in ("--slo wait=1s", "--length-variation 1", "the API throttles nobody", "nothing of the API's own latency", "--seed 0"):
         assert told in silent
-    spoken = assumed(f"{PROFILE} {API} --slo e2e=1m --length-variation 0 --tokens-per-minute 1e6 --api-speed ttft=1s,tpot=1ms")
-    assert spoken.count("\n") == 0
+    scaling = assumed(f"{PROFILE} {API} --tokens-per-minute 1e6 {INSTANCE} --cold-start 5m")
+    for told in (
+        "3 times in all: --attempts",
+        "no more than 16 instances or model units: --max-units",
+        "--min-instances 1",
+        "--wake-after 1 min",
+    ):
+        assert told in scaling
+    words = "--slo e2e=1m --length-variation 0 --seed 0 --tokens-per-minute 1e6 --attempts 3 --api-speed ttft=1s,tpot=1ms"
+    assert assumed(f"{PROFILE} {API} {words}").count("\n") == 0
 
 
 def test_what_is_not_compared_is_listed_with_what_is_missing(report):
@@ -86,6 +94,7 @@ def test_own_prices_and_an_own_load_are_what_is_counted(tmp_path, report):
 def test_equal_words_give_equal_figures_and_another_seed_others(report):
     words = f"{PROFILE} {INSTANCE} --slo e2e=1m"
     assert report(words) == report(words)
+    assert (report(words)["load"]["seed"], report(f"{words} --seed 1")["load"]["seed"]) == (0, 1)
     assert report(words)["options"][0]["e2e_s"] != report(f"{words} --seed 1")["options"][0]["e2e_s"]
 
 
@@ -95,6 +104,27 @@ def test_price_and_load_are_varied_by_what_was_asked(report):
     point = found["break_even"][0]
     assert [one["price_factor"] for one in point["at_other_prices"]] == [0.5, 1.5]
     assert point["at_other_prices"][0]["requests_per_day"] == pytest.approx(point["requests_per_day"] / 2)
+
+
+@pytest.mark.parametrize(
+    ("requests_per_day", "vary", "told"),
+    [(0.1, 60, "has no whole request to simulate"), (250_000, 20, "2100000 requests are more than the 2000000 simulated")],
+)
+def test_another_load_that_cannot_be_simulated_leaves_the_comparison_as_it_is(report, requests_per_day, vary, told):
+    words = f"--profile flat --requests-per-day {requests_per_day} --input-tokens 500 --output-tokens 100 {API} --vary {vary}"
+    fewer, more = report(words)["at_other_loads"]
+    wrong, right = (fewer, more) if requests_per_day < 1 else (more, fewer)
+    assert wrong["cheapest"] is None
+    assert told in wrong["why_not"]
+    assert right["cheapest"] == "on-demand"
+    assert right["why_not"] is None
+
+
+def test_an_endpoint_that_scales_keeps_the_instances_it_is_told_to_keep(report):
+    options = report(f"{PROFILE} {INSTANCE} --cold-start 5m --min-instances 2 --max-units 3")["options"]
+    assert [(option["name"], option["num_instances"]) for option in options[:2]] == [("endpoint, 1 x", 1), ("endpoint, 2 to 3 x", 2)]
+    options = report(f"{PROFILE} {INSTANCE} --cold-start 5m --min-instances 3 --max-units 3")["options"]
+    assert [option["name"] for option in options] == ["endpoint, 1 x", "endpoint, 0 to 3 x"]
 
 
 def test_a_speed_may_be_the_planners_estimate(tmp_path, report):
@@ -120,7 +150,8 @@ def test_the_table_marks_the_cheapest_and_says_what_it_stands_on(capsys):
     ("words", "told"),
     [
         ("", "no load: give --load FILE.csv, or --profile"),
-        ("--profile flat", "--profile flat: needs --requests-per-day"),
+        ("--profile flat", "--profile flat: needs --requests-per-day and --input-tokens and --output-tokens; its name says only how"),
+        ("--profile flat --input-tokens 5 --output-tokens 5", "--profile flat: needs --requests-per-day; "),
         (f"--load x.csv {PROFILE} {API}", "--load and --profile say the same thing twice"),
         ("--load x.csv --requests-per-day 5", "--requests-per-day 5: needs --profile"),
         (PROFILE, "nothing to compare: give --api-model NAME, or --instance NAME"),
@@ -144,6 +175,15 @@ def test_the_table_marks_the_cheapest_and_says_what_it_stands_on(capsys):
         ),
         (f"{PROFILE} {API} --lambda-cold-start 1s", "--lambda-cold-start 1s: needs --api-speed"),
         (f"{PROFILE} {API} --tokens-per-minute 0", "--tokens-per-minute 0: write a number above 0"),
+        (f"{PROFILE} {INSTANCE} --min-instances 2", "--min-instances 2: needs --cold-start or --startup"),
+        (
+            f"{PROFILE} {INSTANCE} --cold-start 5m --max-units 3 --min-instances 4",
+            "--min-instances 4: write at most 3, what --max-units has",
+        ),
+        (f"{PROFILE} {API} --length-variation 6", "--length-variation 6: write 0, or from 0.001 to 5"),
+        (f"{PROFILE} {API} --length-variation 1e-200", "--length-variation 1e-200: write 0, or from 0.001 to 5"),
+        (f"{PROFILE} {API} --requests-per-day 1e20", "more than the 2000000 simulated"),
+        (f"{PROFILE} {API} --requests-per-day 0.05", "has no whole request to simulate"),
         (f"{PROFILE} {API} --seed -1", "--seed -1: write a whole number of at least 0"),
         (f"{PROFILE} {API} --slo e2e=fast", "--slo e2e fast: write a length of time with its unit"),
         (f"{PROFILE} {API} --slo e2e=1s --slo-share 2", "--slo-share 2: write a share above 0 and up to 1"),
