@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 TAG = "tokenport:deployment"
 UPLOADED_TAG = "tokenport:uploaded"
-_NUM_HASH_DIGITS = 10
-MAX_NAME_LENGTH = 63 - 1 - _NUM_HASH_DIGITS
+NUM_HASH_DIGITS = 10
+MAX_NAME_LENGTH = 63 - 1 - NUM_HASH_DIGITS
 """SageMaker's 63 characters, less what `versioned` adds."""
 
 Kind = Literal[
@@ -114,13 +114,13 @@ def tag_list(name: str, **more: str) -> list[dict[str, str]]:
 def versioned(name: str, contents: Mapping[str, Any]) -> str:
     """`name` with a hash of `contents`, so that other contents are another resource beside the first."""
     canonical = json.dumps(contents, sort_keys=True, separators=(",", ":"))
-    return f"{name}-{hashlib.sha256(canonical.encode()).hexdigest()[:_NUM_HASH_DIGITS]}"
+    return f"{name}-{hashlib.sha256(canonical.encode()).hexdigest()[:NUM_HASH_DIGITS]}"
 
 
 def is_version_of(name: str, candidate: str) -> bool:
     """Whether `versioned(name, ...)` could have made `candidate`."""
     suffix = candidate.removeprefix(f"{name}-")
-    return suffix != candidate and len(suffix) == _NUM_HASH_DIGITS and set(suffix) <= set("0123456789abcdef")
+    return suffix != candidate and len(suffix) == NUM_HASH_DIGITS and set(suffix) <= set("0123456789abcdef")
 
 
 def role_name(name: str) -> str:

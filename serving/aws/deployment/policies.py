@@ -74,13 +74,12 @@ def function_policy(place: Place, name: str, bedrock_model: str | None, endpoint
     """What the function does: write its log, ask its model."""
     statements = _log_statements(place, f"/aws/lambda/{name}")
     if bedrock_model is not None:
-        # Converse is allowed by the actions of InvokeModel.
-        actions = ["bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"]
-        statements.append(allow(actions, _bedrock_resources(place, bedrock_model)))
+        statements += _bedrock_statements(place, bedrock_model)
     if endpoint is not None:
-        resources = [place.arn("sagemaker", f"endpoint/{endpoint}")]
+        # SageMaker writes names small in its ARNs.
+        resources = [place.arn("sagemaker", f"endpoint/{endpoint.lower()}")]
         if component is not None:
-            resources.append(place.arn("sagemaker", f"inference-component/{component}"))
+            resources.append(place.arn("sagemaker", f"inference-component/{component.lower()}"))
         statements.append(allow(["sagemaker:InvokeEndpoint", "sagemaker:InvokeEndpointWithResponseStream"], resources))
     return policy(statements)
 
@@ -90,13 +89,15 @@ def caller_policy(place: Place, name: str) -> dict[str, Any]:
     return policy([allow(["lambda:InvokeFunction", "lambda:InvokeFunctionUrl"], [place.arn("lambda", f"function:{name}")])])
 
 
-def _bedrock_resources(place: Place, model: str) -> list[str]:
-    is_arn = model.startswith("arn:")
+def _bedrock_statements(place: Place, model: str) -> list[dict[str, Any]]:
+    """Converse is allowed by the actions of InvokeModel."""
+    actions, is_arn = ["bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"], model.startswith("arn:")
     if profile := _PROFILE.fullmatch(model.rpartition(":inference-profile/")[2]):
-        # The profile, and the model in whatever region it sends the request to.
+        # The profile, and by it alone the model, in whatever region it sends the request to.
         own = model if is_arn else place.arn("bedrock", f"inference-profile/{model}")
-        return [own, f"arn:{place.partition}:bedrock:*::foundation-model/{profile['model']}"]
-    return [model if is_arn else f"arn:{place.partition}:bedrock:{place.region}::foundation-model/{model}"]
+        behind = f"arn:{place.partition}:bedrock:*::foundation-model/{profile['model']}"
+        return [allow(actions, [own]), allow(actions, [behind], {"StringEquals": {"bedrock:InferenceProfileArn": own}})]
+    return [allow(actions, [model if is_arn else f"arn:{place.partition}:bedrock:{place.region}::foundation-model/{model}"])]
 
 
 def _read_statements(place: Place, uri: str) -> list[dict[str, Any]]:

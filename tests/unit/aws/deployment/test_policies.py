@@ -13,6 +13,7 @@ from serving.aws.deployment.policies import caller_policy, execution_policy, fun
 from tests.unit.aws.deployment.functions import BEDROCK, MODEL, PACKAGE, PLACE, SAGEMAKER
 from tests.unit.aws.deployment.requests import BATCH, KINDS, PLAIN, ROLE, request
 
+PROFILES = "arn:aws:bedrock:us-east-1:123456789012:inference-profile"
 WITHOUT_RESOURCE = {
     "application-autoscaling:DescribeScalableTargets",
     "application-autoscaling:DescribeScalingPolicies",
@@ -41,6 +42,11 @@ def policies():
     yield "caller", caller_policy(PLACE, "ask")
 
 
+def asking(model, endpoint=None, component=None):
+    """What a function's policy says besides its log."""
+    return function_policy(PLACE, "ask", model, endpoint, component)["Statement"][1:]
+
+
 def allowed(policy):
     return {action for statement in policy["Statement"] for action in statement["Action"]}
 
@@ -64,6 +70,19 @@ def linted(actions):
 def test_iam_knows_every_action():
     assert linted({action for _, policy in policies() for action in allowed(policy)}) == []
     assert linted({"sagemaker:InvokeEndpoints"}) != []
+
+
+@pytest.mark.parametrize("made", [BEDROCK, SAGEMAKER], ids=["of Bedrock", "of an endpoint"])
+def test_the_deployer_may_do_all_that_a_function_needs(aws, made):
+    layer = aws.client("lambda").publish_layer_version(LayerName="adapter", Content={"ZipFile": PACKAGE})["LayerVersionArn"]
+    first, second = (describe_function(replace(made, adapter_layer_arn=layer, memory_mb=size), PACKAGE) for size in (512, 1024))
+    aws.apply(first)
+    aws.apply(second)
+    aws.destroy("ask")
+    document = deployer_policy(PLACE, first, role_arn=ROLE, service="lambda")
+    assert set(aws.operations) <= {action.partition(":")[2] for action in allowed(document)}
+    # Whoever gives a function a layer has to be allowed to read it.
+    assert {"Effect": "Allow", "Action": ["lambda:GetLayerVersion"], "Resource": [layer]} in document["Statement"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -110,32 +129,49 @@ def test_the_execution_role_is_passed_to_sagemaker_alone():
 
 
 @pytest.mark.parametrize(
-    ("model", "resources"),
+    ("model", "resource"),
     [
-        ("amazon.nova-micro-v1:0", ["arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-micro-v1:0"]),
-        (
-            MODEL,
-            [
-                "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.amazon.nova-micro-v1:0",
-                "arn:aws:bedrock:*::foundation-model/amazon.nova-micro-v1:0",
-            ],
-        ),
-        (
-            "arn:aws:bedrock:us-east-1:123456789012:inference-profile/eu.amazon.nova-lite-v1:0",
-            [
-                "arn:aws:bedrock:us-east-1:123456789012:inference-profile/eu.amazon.nova-lite-v1:0",
-                "arn:aws:bedrock:*::foundation-model/amazon.nova-lite-v1:0",
-            ],
-        ),
-        ("arn:aws:bedrock:us-east-1:123456789012:provisioned-model/x", ["arn:aws:bedrock:us-east-1:123456789012:provisioned-model/x"]),
+        ("amazon.nova-micro-v1:0", "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-micro-v1:0"),
+        ("arn:aws:bedrock:us-east-1:123456789012:provisioned-model/x", "arn:aws:bedrock:us-east-1:123456789012:provisioned-model/x"),
     ],
 )
-def test_a_function_may_ask_its_own_model_only(model, resources):
-    statement = function_policy(PLACE, "ask", model, None, None)["Statement"][-1]
-    assert statement["Resource"] == resources
+def test_a_function_may_ask_its_own_model_only(model, resource):
+    (statement,) = asking(model)
+    assert statement["Resource"] == [resource]
     assert statement["Action"] == ["bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"]
 
 
-def test_a_function_of_an_endpoint_may_not_ask_bedrock():
-    actions = allowed(function_policy(PLACE, "ask", None, "chat", "chat-b"))
-    assert not any(action.startswith("bedrock:") for action in actions)
+@pytest.mark.parametrize("model", [MODEL, f"{PROFILES}/{MODEL}"])
+def test_a_function_may_ask_the_model_of_an_inference_profile_by_that_profile_only(model):
+    profile, behind = asking(model)
+    assert profile["Resource"] == [f"{PROFILES}/{MODEL}"]
+    assert behind["Resource"] == ["arn:aws:bedrock:*::foundation-model/amazon.nova-micro-v1:0"]
+    assert behind["Condition"] == {"StringEquals": {"bedrock:InferenceProfileArn": f"{PROFILES}/{MODEL}"}}
+
+
+def test_a_function_of_an_endpoint_may_ask_nothing_else():
+    (statement,) = asking(None, "Chat", "chat-B")
+    assert statement["Action"] == ["sagemaker:InvokeEndpoint", "sagemaker:InvokeEndpointWithResponseStream"]
+    own = "arn:aws:sagemaker:us-east-1:123456789012"
+    assert statement["Resource"] == [f"{own}:endpoint/chat", f"{own}:inference-component/chat-b"]
+
+
+def statements_with(action, words):
+    return [statement for statement in deployer(words)["Statement"] if action in statement["Action"]]
+
+
+def test_the_deployer_may_touch_what_has_the_deployments_names_and_no_others():
+    alarm = "arn:aws:cloudwatch:us-east-1:123456789012:alarm"
+    own, of_scaling = statements_with("cloudwatch:DeleteAlarms", KINDS["scaled"])
+    assert own["Resource"] == [f"{alarm}:chat-5xx", f"{alarm}:chat-latency", f"{alarm}:chat-wake"]
+    assert of_scaling["Resource"] == [
+        f"{alarm}:TargetTracking-endpoint/chat/variant/AllTraffic-*",
+        f"{alarm}:TargetTracking-inference-component/chat-*",
+    ]
+    (models,) = statements_with("sagemaker:DeleteModel", PLAIN)
+    assert "arn:aws:sagemaker:us-east-1:123456789012:model/chat-??????????" in models["Resource"]
+
+
+def test_the_deployer_may_scale_sagemaker_and_no_other_service():
+    (scaling,) = statements_with("application-autoscaling:RegisterScalableTarget", KINDS["scaled"])
+    assert scaling["Condition"] == {"StringEquals": {"application-autoscaling:service-namespace": "sagemaker"}}
