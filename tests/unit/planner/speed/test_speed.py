@@ -59,6 +59,17 @@ def test_published_single_streams_lie_within_the_interval(model, tokens_per_s):
     assert 1 / tpot.estimate == pytest.approx(tokens_per_s, rel=0.4)
 
 
+@pytest.mark.parametrize(("concurrency", "tokens_per_s"), [(4, 210), (8, 377), (16, 644), (32, 975), (48, 1190)])
+def test_a_published_sweep_that_nothing_was_fitted_to_lies_within_the_interval(concurrency, tokens_per_s):
+    """Mistral 7B v0.3 in vLLM on an RTX 4090, 256 input and 128 output tokens: https://mushfiqrahman.dev/?p=1668."""
+    work = WorkPerToken(num_linear=32 * 4096 * (2 * (32 + 8) * 128 + 3 * 14336), num_vocabulary=32768 * 4096, attention_flops=4 * 32 * 4096)
+    gpu = replace(find_gpu("L4", HARDWARE), name="RTX 4090", bandwidth_bytes_per_s=1008e9, flops_per_s={"float16": 165e12})
+    model = served(work=work, weights_read_bytes=2 * (work.num_linear + work.num_vocabulary), gpu=gpu)
+    rate = estimate_speed(model, Flow(256, 128, concurrency), EFFICIENCY).output_tokens_per_s
+    assert rate.low < tokens_per_s < rate.high
+    assert rate.estimate == pytest.approx(tokens_per_s, rel=0.3)
+
+
 @given(flows)
 @settings(max_examples=50, deadline=None)
 def test_the_ends_enclose_the_estimate(flow):
