@@ -50,7 +50,8 @@ class Answers:
         with DECIDING.time():
             route = self._route(asked, model, scope, conversation)
         bill, interruption = Bill(scope.caller, self._rules.budget), Interruption()
-        chain = Chain(asked, route, self._rules.limits, bill, interruption, self._give_up_at(asked, scope))
+        give_up_at = self._give_up_at(asked, scope)
+        chain = Chain(asked, route, self._rules.limits, bill, interruption, give_up_at)
         ticket = self._work.begin_elsewhere(interruption.come)
         try:
             commit = await chain.commit(request_id)
@@ -63,7 +64,7 @@ class Answers:
         ANSWERS.labels(tier.name, commit.decision).inc()
         if commit.decision in ("escalated", "rule"):
             self._rules.sticky.keep(conversation, tier.name)
-        return Giving(asked, commit, bill, self._work, ticket).give(scope, interruption)
+        return Giving(asked, commit, bill, self._work, ticket, give_up_at).give(scope, interruption)
 
     def _route(self, asked: Asked, model: str, scope: Scope, conversation: str | None) -> Route:
         rules = self._rules

@@ -33,6 +33,10 @@ class Breaker:
             self._open_until = self._clock() + self._cooldown_s
         return True
 
+    def began(self) -> None:
+        """It has begun to answer: all may ask it again. Failures are forgotten once an answer is whole."""
+        self._open_until = None
+
     def succeeded(self) -> None:
         """It answered."""
         self._num_failures = 0

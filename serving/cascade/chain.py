@@ -46,7 +46,7 @@ class Limits:
 @dataclass(frozen=True)
 class Commit:
     """The answer that the client gets: a whole one, or a stream from its first chunk on. `is_judged`: it was asked for with what judging
-    needs. `hold_s`: how long it and the drafts that were dropped before it were held, together."""
+    needs. `hold_s`: how long it and the drafts before it were held, together."""
 
     answer: bytes | Draft
     attempt: Attempt
@@ -61,7 +61,7 @@ class _Beginning:
 
     answer: bytes | Draft
     tokens: list[Token]
-    usage: Usage | None
+    usage: Usage
 
 
 class Chain:
@@ -87,17 +87,22 @@ class Chain:
         """
         steps = list(self._route.steps)
         failure: TierFailure | None = None
+        wait_s = 0.0
         for number in range(self._limits.attempts):
             if failure is not None:
-                await self._back_off(number, failure)
+                await self._back_off(number, wait_s, failure)
+            wait_s = 0.0
             for step in tuple(steps):
                 self._refuse_if_over(failure)
                 try:
                     commit = await self._ask(step, steps, request_id)
                 except TierFailure as error:
                     failure = error
-                    self._decision = "failover"
-                    if error.reason not in _WORTH_ANOTHER_TRY:
+                    if step is not steps[-1]:
+                        self._decision = "failover"
+                    if _is_worth_another_try(error):
+                        wait_s = max(wait_s, error.retry_after_s or 0.0)
+                    else:
                         steps.remove(step)
                 else:
                     if commit is not None:
@@ -114,25 +119,23 @@ class Chain:
         tier = step.tier
         if not tier.breaker.try_pass():
             seconds = tier.breaker.remaining_s
-            raise TierFailure(f"{tier.name} has failed too often and is left alone", reason="not_ready", retry_after_s=seconds)
+            raise TierFailure(f"the tier {tier.name} has failed too often and is left alone", reason="not_ready", retry_after_s=seconds)
         self._num_asked += 1
         identifier = request_id if self._num_asked == 1 else f"{request_id}-{self._num_asked}"
         attempt = self._bill.begin(tier)
-        began = time.monotonic()
+        asked_at = time.monotonic()
         try:
-            begun = await self._begin(step, identifier)
-        except BaseException as error:
-            self._bill.end(attempt, "failed", None)
-            _note(tier, error)
-            raise
-        tier.breaker.succeeded()
+            begun = await self._begin(step, attempt, identifier)
+        finally:
+            if step.rule is not None:
+                hold_s = time.monotonic() - asked_at
+                HOLD.labels(tier.name).observe(hold_s)
+                self._held_s += hold_s
+        tier.breaker.began()
         if step.rule is None:
             return Commit(begun.answer, attempt, self._decision_for(step), is_judged=False, hold_s=self._held_s)
-        hold_s = time.monotonic() - began
-        HOLD.labels(tier.name).observe(hold_s)
-        self._held_s += hold_s
         is_accepted = self._accepts(step.rule, begun.tokens[: step.hold_tokens])
-        if is_accepted or not self._has_another(step, steps, begun.usage):
+        if is_accepted or not self._has_another(step, steps, self._bill.so_far_usd(attempt, begun.usage)):
             decision = self._decision_for(step) if is_accepted else "kept"
             return Commit(begun.answer, attempt, decision, is_judged=True, hold_s=self._held_s)
         try:
@@ -140,24 +143,33 @@ class Chain:
                 await begun.answer.aclose()
         finally:
             self._bill.end(attempt, "rejected", begun.usage)
+            tier.breaker.succeeded()
         return None
 
-    async def _begin(self, step: Step, request_id: str) -> _Beginning:
-        """The whole answer, or a stream of which as much is held as the decision needs."""
+    async def _begin(self, step: Step, attempt: Attempt, request_id: str) -> _Beginning:
+        """The whole answer, or a stream of which as much is held as the decision needs. What fails is paid for as far as it came."""
         kind, let_go_at = self._asked.kind, asyncio.get_running_loop().time() + self._limits.hold_s
-        async with self._interruptible(step.tier):
-            answer = await self._generate(step, request_id)
-            if isinstance(answer, bytes):
-                whole = json.loads(answer) if step.rule is not None else {"choices": ()}
-                return _Beginning(answer, tokens_of(kind, whole), usage_of(whole))
-            draft = Draft(answer)
-            try:
-                if step.rule is not None:
-                    await draft.look_ahead(kind, step.hold_tokens, min(let_go_at, self._give_up_at))
-            except BaseException:
-                await draft.aclose()
-                raise
-            return _Beginning(draft, draft.tokens, draft.usage())
+        usage: Usage | None = None
+        try:
+            async with self._interruptible(step.tier):
+                answer = await self._generate(step, request_id)
+                if isinstance(answer, bytes):
+                    whole = json.loads(answer) if step.rule is not None else {"choices": ()}
+                    usage = usage_of(whole) or Usage(None, 0)
+                    return _Beginning(answer, tokens_of(kind, whole), usage)
+                draft = Draft(answer)
+                try:
+                    if step.rule is not None:
+                        await draft.look_ahead(kind, step.hold_tokens, min(let_go_at, self._give_up_at))
+                except BaseException:
+                    usage = draft.usage()
+                    await draft.aclose()
+                    raise
+                return _Beginning(draft, draft.tokens, draft.usage())
+        except BaseException as error:
+            self._bill.end(attempt, "failed", usage)
+            _note(step.tier, error)
+            raise
 
     async def _generate(self, step: Step, request_id: str) -> bytes | Chunks:
         """Raises TierFailure also where a stream does not begin in time."""
@@ -187,11 +199,10 @@ class Chain:
         with DECIDING.time():
             return bool(tokens) and rule.accepts({**self._route.features, **token_signals(tokens)})
 
-    def _has_another(self, step: Step, steps: Sequence[Step], usage: Usage | None) -> bool:
-        """Whether a larger tier can be asked instead, what the draft has used being paid for."""
+    def _has_another(self, step: Step, steps: Sequence[Step], spent_usd: float) -> bool:
+        """Whether a larger tier can be asked instead, `spent_usd` being paid for the draft and all before it."""
         larger = steps[steps.index(step) + 1 :]
-        draft_usd = step.tier.meter.tokens_usd(usage) if usage is not None else 0.0
-        return not self._is_spent(draft_usd) and self._remaining_s() > 0 and any(not other.tier.breaker.is_open for other in larger)
+        return not self._is_limit(spent_usd) and self._remaining_s() > 0 and any(not other.tier.breaker.is_open for other in larger)
 
     def _decision_for(self, step: Step) -> Decision:
         return self._route.decision if step is self._route.steps[0] else self._decision
@@ -201,24 +212,29 @@ class Chain:
             raise _shutting_down()
         if self._remaining_s() <= 0:
             raise failure or TierFailure("the deadline passed before a tier could be asked", reason="timeout")
-        if failure is not None and self._is_spent():
+        if failure is not None and self._is_limit(self._bill.spent_usd):
             raise failure
 
-    def _is_spent(self, besides_usd: float = 0.0) -> bool:
-        return self._limits.cost_usd is not None and self._bill.spent_usd + besides_usd >= self._limits.cost_usd
+    def _is_limit(self, usd: float) -> bool:
+        return self._limits.cost_usd is not None and usd >= self._limits.cost_usd
 
     def _remaining_s(self) -> float:
         return self._give_up_at - asyncio.get_running_loop().time()
 
-    async def _back_off(self, number: int, failure: TierFailure) -> None:
-        """Wait before the tiers are asked again. Who is told to come back later than can be waited for, is told so."""
+    async def _back_off(self, number: int, asked_s: float, failure: TierFailure) -> None:
+        """Wait before the tiers are asked again, `asked_s` at least. Where the deadline is sooner, `failure` is raised."""
         backoff_s = min(_MAX_BACKOFF_S, _BACKOFF_S * 2 ** (number - 1)) * random.uniform(0.5, 1)  # noqa: S311 - spreads retries
-        wait_s = max(backoff_s, failure.retry_after_s or 0.0)
-        if wait_s > min(_MAX_BACKOFF_S, self._remaining_s()):
+        wait_s = max(backoff_s, asked_s)
+        if wait_s > self._remaining_s():
             raise failure
         with contextlib.suppress(TimeoutError):
             async with self._interruption.ends():
                 await asyncio.sleep(wait_s)
+
+
+def _is_worth_another_try(failure: TierFailure) -> bool:
+    """Who is told to come back later than can be waited for, is told so."""
+    return failure.reason in _WORTH_ANOTHER_TRY and (failure.retry_after_s or 0.0) <= _MAX_BACKOFF_S
 
 
 def _note(tier: Tier, error: BaseException) -> None:

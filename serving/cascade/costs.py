@@ -39,8 +39,13 @@ class Meter:
 
     def end(self, begun: float) -> float:
         """It has ended. Returns the USD of its share of the machine's time."""
-        self._look()
+        share_usd = self.share_usd(begun)
         self._num_running -= 1
+        return share_usd
+
+    def share_usd(self, begun: float) -> float:
+        """What an answer that is still running has cost of the machine's time so far."""
+        self._look()
         return self._shared_usd - begun
 
     def idle_usd(self) -> float:

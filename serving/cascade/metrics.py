@@ -18,7 +18,7 @@ FAILURES = Counter("tokenport_cascade_failures", "Times that a tier did not answ
 IS_OPEN = Gauge("tokenport_cascade_breaker_open", "1 while a tier is passed over because it failed several times in a row.", ["tier"])
 HOLD = Histogram(
     "tokenport_cascade_hold_seconds",
-    "Seconds from asking a tier until its draft was let go or dropped.",
+    "Seconds from asking a tier until its draft was let go, dropped or failed.",
     ["tier"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )

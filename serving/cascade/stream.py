@@ -2,28 +2,31 @@
 
 import json
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from serving.cascade.asked import Asked, usage_of
 from serving.cascade.costs import Usage
 from serving.cascade.draft import Draft
 from serving.cascade.interruption import Interruption
-from serving.errors import NotReady
+from serving.errors import NotReady, TierFailure
 
+Ending = Literal["whole", "failed", "left"]
+"""`left`: by the client, or because this server ends."""
 _USAGE = '"usage"'
 """Looked for in the text of a chunk, so that most need not be parsed."""
 _ERROR = '{"error"'
 
 
 class CascadeChunks:
-    """`Chunks`. `on_end` is called once with what was used, if the tier told, and whether it ended in an error; it returns what goes into
-    the last chunk's `usage`. `interruption`: ends it with an error; None where the tier itself does that."""
+    """`Chunks`. `on_end` is called once with what was used, and how it ended; it returns what goes into the last chunk's `usage`. Where the
+    tier has not told what it used, each chunk counts as a token. `interruption`: ends it with an error; None where the tier itself does
+    that."""
 
     def __init__(
         self,
         draft: Draft,
         asked: Asked,
-        on_end: Callable[[Usage | None, bool], dict[str, Any]],
+        on_end: Callable[[Usage, Ending], dict[str, Any]],
         *,
         is_judged: bool,
         interruption: Interruption | None,
@@ -35,6 +38,7 @@ class CascadeChunks:
         self._interruption = interruption
         self._last: dict[str, Any] | None = None
         """The last chunk with a usage: that is all of it so far."""
+        self._num_chunks = 0
         self._is_over = False
 
     def __aiter__(self) -> Self:
@@ -50,7 +54,7 @@ class CascadeChunks:
 
     async def aclose(self) -> None:
         """Abort the request."""
-        self._finish(is_failure=False)
+        self._finish("left")
         await self._draft.aclose()
 
     async def _next(self) -> str | None:
@@ -60,13 +64,15 @@ class CascadeChunks:
             async with self._interruption.ends():
                 return await anext(self._draft, None)
         except TimeoutError:
+            self._finish("left")
             return json.dumps(NotReady("the server is shutting down; the answer is incomplete").body())
 
     def _shown(self, text: str) -> str | None:
         """The chunk as the client sees it, None where it has nothing for the client."""
         if text.startswith(_ERROR):
-            self._finish(is_failure=True)
+            self._finish("failed")
             return text
+        self._num_chunks += 1
         if not self._is_judged and _USAGE not in text:
             return text
         chunk = json.loads(text)
@@ -74,21 +80,26 @@ class CascadeChunks:
             self._last = dict(chunk)
             if not chunk["choices"]:
                 return None
-        self._asked.restore(chunk, is_judged=self._is_judged)
+        try:
+            self._asked.restore(chunk, is_judged=self._is_judged)
+        except (LookupError, TypeError, AttributeError):
+            self._finish("failed")
+            return json.dumps(TierFailure("the model told log-probabilities in no known shape", reason="failed").body())
         return _compact(chunk)
 
     def _end(self) -> str | None:
         """The chunk with the usage, if the client wants it and the tier told it."""
-        told = self._finish(is_failure=False)
+        told = self._finish("whole")
         if self._last is None or not self._asked.wants_usage:
             return None
         return _compact({**self._last, "choices": [], "usage": {**self._last["usage"], "tokenport": told}})
 
-    def _finish(self, *, is_failure: bool) -> dict[str, Any]:
+    def _finish(self, ending: Ending) -> dict[str, Any]:
         if self._is_over:
             return {}
         self._is_over = True
-        return self._on_end(usage_of(self._last) if self._last else None, is_failure)
+        told = usage_of(self._last) if self._last is not None else None
+        return self._on_end(told or Usage(None, self._num_chunks), ending)
 
 
 def _compact(chunk: dict[str, Any]) -> str:

@@ -1,18 +1,25 @@
-"""Tiers that do what the test says, and requests for them."""
+"""Tiers that do what the test says, a cascade of two of them, and requests for it."""
 
 import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
 
+from serving.cascade.answers import Answers, Rules
+from serving.cascade.asked import Asked
 from serving.cascade.breaker import Breaker
+from serving.cascade.chain import Limits
 from serving.cascade.config import Bounds, Price
 from serving.cascade.costs import Meter
 from serving.cascade.policy import FittedOn, Policy, Rule, Stage
+from serving.cascade.sticky import Sticky
 from serving.cascade.tier import Tier
+from serving.engine.work import Scope, Work, current_scope
 
 CHAT = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
 SURE, UNSURE = 0.0, -3.0
+STREAM = CHAT | {"stream": True}
+ERROR = '{"error": {"message": "m", "type": "t", "param": null, "code": 500}}'
 FITTED_ON = FittedOn("sha256:0", 3, 1, 2, 0.95, 0.9, 0, None)
 
 
@@ -124,6 +131,37 @@ def policy(hold_tokens: int = 2, *, before: Rule | None = None, has_after: bool 
 
 SHORT = Rule({"log_conversation_characters": -10.0}, 30.0, (0.0, 1.0), (0.0, 1.0), 0.5)
 """Accepts requests of up to about twenty characters."""
+
+
+class Setup:
+    """A cascade of `small` and `large`, asked within a scope of its own."""
+
+    def __init__(
+        self, small: Model, large: Model, *, with_policy=None, limits=None, budget=None, deadline_s=30.0, sticky_s=0.0, **of_small
+    ):
+        self.small, self.large = small, large
+        self.tiers = [tier("small", small, is_local=True, **of_small), tier("large", large, price=Price(input=10.0, output=20.0))]
+        self.work = Work()
+        self.sticky = Sticky(sticky_s)
+        limits = limits or Limits(first_byte_s=20.0, hold_s=5.0, attempts=1, cost_usd=None)
+        self.answers = Answers(Rules(self.tiers, with_policy, limits, deadline_s, budget, self.sticky), self.work)
+        self.scope = Scope()
+
+    async def ask(self, body=STREAM, model="auto", kind="chat"):
+        self.scope = Scope(caller=self.scope.caller)
+        token = current_scope.set(self.scope)
+        try:
+            return await self.answers.answer(Asked(kind, body), model, "r")
+        finally:
+            current_scope.reset(token)
+
+    @property
+    def tier(self):
+        return self.scope.headers["x-tokenport-tier"]
+
+    @property
+    def decision(self):
+        return self.scope.headers["x-tokenport-decision"]
 
 
 async def texts_of(chunks: Any) -> list[str]:

@@ -5,63 +5,29 @@ import json
 
 import pytest
 
-from serving.cascade.answers import Answers, Rules
 from serving.cascade.asked import Asked
 from serving.cascade.budget import Budget
 from serving.cascade.chain import Limits
-from serving.cascade.config import Bounds, BudgetConfig, Price
-from serving.cascade.sticky import Sticky
-from serving.engine.work import Scope, Work, current_scope
+from serving.cascade.config import Bounds, BudgetConfig
+from serving.engine.work import Scope, current_scope
 from serving.errors import InvalidRequest, NotReady, Overloaded, TierFailure
 from tests.unit.cascade.scripted import (
     CHAT,
+    ERROR,
     SHORT,
+    STREAM,
     SURE,
     UNSURE,
     Chunks,
     Model,
+    Setup,
     chunk,
     draft,
     policy,
     stream,
     texts_of,
-    tier,
     whole,
 )
-
-STREAM = CHAT | {"stream": True}
-ERROR = '{"error": {"message": "m", "type": "t", "param": null, "code": 500}}'
-
-
-class Setup:
-    """A cascade of `small` and `large`, asked within a scope of its own."""
-
-    def __init__(
-        self, small: Model, large: Model, *, with_policy=None, limits=None, budget=None, deadline_s=30.0, sticky_s=0.0, **of_small
-    ):
-        self.small, self.large = small, large
-        self.tiers = [tier("small", small, is_local=True, **of_small), tier("large", large, price=Price(input=10.0, output=20.0))]
-        self.work = Work()
-        self.sticky = Sticky(sticky_s)
-        limits = limits or Limits(first_byte_s=20.0, hold_s=5.0, attempts=1, cost_usd=None)
-        self.answers = Answers(Rules(self.tiers, with_policy, limits, deadline_s, budget, self.sticky), self.work)
-        self.scope = Scope()
-
-    async def ask(self, body=STREAM, model="auto", kind="chat"):
-        self.scope = Scope(caller=self.scope.caller)
-        token = current_scope.set(self.scope)
-        try:
-            return await self.answers.answer(Asked(kind, body), model, "r")
-        finally:
-            current_scope.reset(token)
-
-    @property
-    def tier(self):
-        return self.scope.headers["x-tokenport-tier"]
-
-    @property
-    def decision(self):
-        return self.scope.headers["x-tokenport-decision"]
 
 
 async def test_a_draft_that_is_sure_is_let_go_from_its_first_chunk():
