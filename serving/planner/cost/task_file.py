@@ -5,7 +5,7 @@ of these that all of them have.
 """
 
 import json
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def _check(entry: Any, where: str) -> Mapping[str, Any]:
         _check_scores(entry, where)
     elif not _is_score(entry["mean"]):
         raise PlanError(f"{where}.mean {entry['mean']!r}: must be a number from 0 to 1")
-    elif not isinstance(entry.get("num_examples"), int) or isinstance(entry["num_examples"], bool) or entry["num_examples"] < 1:
+    elif not (isinstance(number := entry.get("num_examples"), int) and _is_number(number) and number >= 1):
         raise PlanError(f"{where}.num_examples {entry.get('num_examples')!r}: must be a whole number of at least 1")
     return entry
 
@@ -103,7 +103,8 @@ def _candidate(entry: Mapping[str, Any], order: str) -> Candidate:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Not math.isfinite: an integer of JSON may be larger than any float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_score(value: Any) -> bool:

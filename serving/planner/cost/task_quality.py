@@ -6,6 +6,7 @@ bound, others in between the bound of Hoeffding (1963, theorem 1, in its Kullbac
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,21 +37,21 @@ class Judged:
 
 
 def pick(candidates: Sequence[Candidate], at_least: float, confidence: float) -> tuple[Judged, list[Judged]]:
-    """The smallest that holds, and the smaller ones, which do not.
+    """The smallest that holds, and the smaller ones, which do not. Of equally small ones that with the highest bound goes first.
 
     Raises:
         PlanError: none holds; names the one that comes nearest.
     """
     error_of_each = (1 - confidence) / len(candidates)
-    judged = []
-    for candidate in sorted(candidates, key=lambda one: (one.size, one.name)):
-        bound = lower_bound(candidate, error_of_each)
-        judged.append(Judged(candidate, bound, bound >= at_least))
-        if judged[-1].holds:
-            return judged[-1], judged[:-1]
+    bounds = [(candidate, lower_bound(candidate, error_of_each)) for candidate in candidates]
+    judged = [Judged(candidate, bound, bound >= at_least) for candidate, bound in bounds]
+    judged.sort(key=lambda one: (one.candidate.size, -one.lower_bound, one.candidate.name))
+    first = next((index for index, one in enumerate(judged) if one.holds), None)
+    if first is not None:
+        return judged[first], judged[:first]
     best = max(judged, key=lambda one: one.lower_bound)
     raise PlanError(
-        f"no model holds {at_least:g} at {confidence:.0%} confidence; {best.candidate.name} comes nearest: {describe(best)}. "
+        f"no model holds {at_least:g} at {percent(confidence)} confidence; {best.candidate.name} comes nearest: {describe(best)}. "
         "Evaluate larger models, or more examples"
     )
 
@@ -59,6 +60,11 @@ def describe(judged: Judged) -> str:
     """A candidate's figures in words."""
     one = judged.candidate
     return f"mean {one.mean:.3f} of {one.num_examples} examples, lower bound {judged.lower_bound:.3f}"
+
+
+def percent(share: float) -> str:
+    """99.9 % is not 100 %."""
+    return f"{share * 100:.10g}%"
 
 
 def lower_bound(candidate: Candidate, error: float) -> float:
@@ -76,10 +82,11 @@ def clopper_pearson(num_right: int, num_examples: int, error: float) -> float:
 def hoeffding(mean: float, num_examples: int, error: float) -> float:
     """The lower bound of the mean of values between 0 and 1."""
     limit = math.log(1 / error) / num_examples
-    if mean <= 0:
+    # The divergence falls from infinity at 0 to nothing at the mean, and is above the limit here.
+    least = math.exp(-(limit + math.log(2)) / mean) if mean else 0.0
+    if least < sys.float_info.min:
         return 0.0
-    # The divergence falls from infinity at 0 to nothing at the mean.
-    return float(brentq(lambda below: _divergence(mean, below) - limit, math.exp(-(limit + math.log(2)) / mean), mean))
+    return float(brentq(lambda below: _divergence(mean, below) - limit, least, mean))
 
 
 def _divergence(mean: float, below: float) -> float:

@@ -7,7 +7,7 @@ import pytest
 
 from serving.errors import PlanError
 from serving.planner.commands.task import run
-from serving.planner.cost.task_quality import clopper_pearson, hoeffding
+from serving.planner.cost.task_quality import Candidate, clopper_pearson, hoeffding, pick
 
 SMALL = {"name": "small", "parameters": 1e9, "scores": [1] * 85 + [0] * 15}
 MIDDLE = {"name": "middle", "parameters": 3e9, "scores": [1] * 480 + [0] * 20}
@@ -50,11 +50,48 @@ def test_the_bounds_hold_as_often_as_they_promise():
     assert np.mean([hoeffding(float(mean), 200, 0.05) > 0.9 for mean in means]) <= 0.05
 
 
+def test_picking_among_several_that_are_not_good_enough_errs_no_more_often_than_promised():
+    rng = np.random.default_rng(1)
+    right = rng.binomial(200, 0.899, size=(500, 8))
+
+    def errs(numbers, **more):
+        try:
+            pick([Candidate(str(index), index, number / 200, 200, int(number)) for index, number in enumerate(numbers)], 0.9, **more)
+        except PlanError:
+            return False
+        return True
+
+    assert np.mean([errs(numbers, confidence=0.95) for numbers in right]) <= 0.05
+    # What would come of it if each were held to 95 %: for comparison, so that the line above could fail.
+    assert np.mean([any(errs([number], confidence=0.95) for number in numbers) for numbers in right]) > 0.15
+
+
+@pytest.mark.parametrize("mean", [0.0005, 1e-300])
+def test_the_bound_of_a_mean_close_to_zero_is_zero(mean):
+    assert hoeffding(mean, 10, 0.05) == 0
+
+
+def test_of_equally_small_models_the_surer_one_is_picked(written, capsys):
+    better = {"name": "z", "parameters": 1e9, "mean": 0.95, "num_examples": 5000}
+    worse = {"name": "a", "parameters": 1e9, "mean": 0.93, "num_examples": 5000}
+    assert run(["classification", "--quality", written(worse, better)], {}) == 0
+    assert capsys.readouterr().out.startswith("z: ")
+
+
+def test_a_confidence_is_told_as_it_was_given_and_one_that_was_not_as_assumed(written, capsys):
+    run(["classification", "--quality", written(MIDDLE), "--confidence", "0.999"], {})
+    told = capsys.readouterr().out
+    assert "at 99.9% confidence" in told
+    assert told.endswith("Assumed: --at-least 0.9\n")
+    run(["classification", "--quality", written(MIDDLE), "--confidence", "0.999", "--json"], {})
+    assert json.loads(capsys.readouterr().out)["assumed"] == ["--at-least 0.9"]
+
+
 def test_the_smallest_that_holds_is_picked_and_the_smaller_ones_are_explained(written, capsys):
     assert run(["classification", "--quality", written(LARGE, SMALL, MIDDLE)], {}) == 0
     told = capsys.readouterr().out
     assert told.startswith("middle: the smallest of 3 that holds accuracy 0.9 at 95% confidence")
-    assert "small, 1e+09 parameters: mean 0.850 of 100 examples, lower bound 0." in told
+    assert "small, 1,000,000,000 parameters: mean 0.850 of 100 examples, lower bound 0." in told
     assert "not picked, its mean is below 0.9" in told
     assert "large" not in told
 
@@ -64,7 +101,7 @@ def test_a_mean_above_the_bound_of_too_few_examples_is_not_enough(written, capsy
     run(["classification", "--quality", written(few, MIDDLE)], {})
     told = capsys.readouterr().out
     assert told.startswith("middle:")
-    assert "few, 1e+09 parameters: mean 0.950 of 20 examples" in told
+    assert "few, 1,000,000,000 parameters: mean 0.950 of 20 examples" in told
     assert "not picked, too few examples to be sure of 0.9" in told
 
 
@@ -123,6 +160,8 @@ def test_what_tokenport_bench_quality_writes_is_refused_by_name(written):
         ({"name": "a", "parameters": 1e9, "scores": [1], "num_examples": 2}, "num_examples 2: there are 1 scores"),
         ({"name": "a", "parameters": 1e9, "mean": 1.5, "num_examples": 5}, "mean 1.5: must be a number from 0 to 1"),
         ({"name": "a", "parameters": 1e9, "mean": 0.5}, "num_examples None: must be a whole number"),
+        ({"name": "a", "parameters": 1e9, "mean": 0.5, "num_examples": 10**400}, "must be a whole number of at least 1"),
+        ({"name": "a", "parameters": 10**400, "scores": [1]}, "must be a number above 0"),
         ({"name": "a", "parameters": -1, "scores": [1]}, "parameters -1: must be a number above 0"),
         ({"name": "a", "parameter": 1, "scores": [1]}, "field 'parameter' is unknown; the nearest is 'parameters'"),
         ({"name": "a", "scores": [1]}, "what is smaller is not known"),
