@@ -4,7 +4,8 @@ What has no entry has no price: none is guessed. Entries of the user's file take
 """
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -15,6 +16,7 @@ from serving.planner.cost.quantities import unknown
 PRICES = Path(__file__).with_name("prices.json")
 
 _Entry = TypeVar("_Entry", bound="OnDemandPrice | ProvisionedPrice | LambdaPrice")
+_Name = TypeVar("_Name", bound="str | tuple[str, str]")
 Commitment = Literal["none", "1-month", "6-months"]
 Architecture = Literal["x86_64", "arm64"]
 
@@ -72,13 +74,15 @@ def read_prices(own: Path | None = None) -> Prices:
     Raises:
         PlanError: the file is not there or is no price file, or an entry is wrong; names the entry and the field.
     """
-    files = [PRICES, *([own] if own else [])]
-    documents = [(f"--prices {file}", _read(file)) for file in files]
-    return Prices(
-        {entry.model: entry for entry in _entries(documents, "on_demand", OnDemandPrice)},
-        {(entry.model, entry.commitment): entry for entry in _entries(documents, "provisioned", ProvisionedPrice)},
-        {entry.architecture: entry for entry in _entries(documents, "lambda", LambdaPrice)},
-    )
+    on_demand: dict[str, OnDemandPrice] = {}
+    provisioned: dict[tuple[str, Commitment], ProvisionedPrice] = {}
+    lambda_: dict[Architecture, LambdaPrice] = {}
+    for file in (PRICES, own) if own else (PRICES,):
+        where, document = f"--prices {file}", _read(file)
+        on_demand |= _entries(where, document, "on_demand", OnDemandPrice, lambda entry: entry.model)
+        provisioned |= _entries(where, document, "provisioned", ProvisionedPrice, lambda entry: (entry.model, entry.commitment))
+        lambda_ |= _entries(where, document, "lambda", LambdaPrice, lambda entry: entry.architecture)
+    return Prices(on_demand, provisioned, lambda_)
 
 
 def _read(file: Path) -> Mapping[str, Any]:
@@ -95,13 +99,21 @@ def _read(file: Path) -> Mapping[str, Any]:
     return document
 
 
-def _entries(documents: list[tuple[str, Mapping[str, Any]]], kind: str, form: type[_Entry]) -> list[_Entry]:
-    found = []
-    for where, document in documents:
-        entries = document.get(kind, [])
-        if not isinstance(entries, list):
-            raise PlanError(f"{where}: {kind} must be a list")
-        found += [_entry(entry, f"{where}: {kind}[{index}]", form) for index, entry in enumerate(entries)]
+def _entries(
+    where: str, document: Mapping[str, Any], kind: str, form: type[_Entry], name_of: Callable[[_Entry], _Name]
+) -> dict[_Name, _Entry]:
+    """A file's entries of one kind, each name once: of two regions' prices none would be the right one."""
+    entries = document.get(kind, [])
+    if not isinstance(entries, list):
+        raise PlanError(f"{where}: {kind} must be a list")
+    found: dict[_Name, _Entry] = {}
+    for index, written in enumerate(entries):
+        entry = _entry(written, f"{where}: {kind}[{index}]", form)
+        name = name_of(entry)
+        if name in found:
+            told = name if isinstance(name, str) else ", ".join(name)
+            raise PlanError(f"{where}: {kind}[{index}]: {told} is there twice; give the one that counts")
+        found[name] = entry
     return found
 
 
@@ -127,7 +139,7 @@ def _problem(name: str, value: Any) -> str | None:
     if value is None and (name == "region" or name.endswith("_per_minute")):
         return None
     if name.startswith(("usd_", "input_", "output_")):
-        is_amount = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+        is_amount = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
         return None if is_amount else "must be a number above 0"
     return None if isinstance(value, str) and value else "must be text"
 
