@@ -9,7 +9,10 @@ from pathlib import Path
 import serving
 
 HANDLER = "run.sh"
-_START = "#!/bin/sh\nexec python3 -m serving.aws.lambda_function\n"
+_START = """#!/bin/sh
+# boto3 is where Lambda's own start would have looked for it.
+PYTHONPATH="$LAMBDA_TASK_ROOT:$LAMBDA_RUNTIME_DIR" exec python3 -m serving.aws.lambda_function
+"""
 _ROOT = Path(serving.__file__).parent
 _FILES = ("__init__.py", "errors.py", "aws/__init__.py", "aws/bedrock_answer.py")
 _FOLDER = "aws/lambda_function"

@@ -6,7 +6,7 @@ Nothing is sent twice: a generation that is slow would be paid for again. The ca
 import contextlib
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,21 @@ from botocore import exceptions
 
 from serving.aws.bedrock_answer import ChunkWriter, completion
 from serving.aws.lambda_function.request import read_chat
-from serving.errors import InvalidRequest, NotReady, Overloaded, Reason, RequestError, TierFailure
+from serving.errors import BodyTooLarge, InvalidRequest, NotReady, Overloaded, Reason, RequestError, TierFailure
 
 _CONNECT_TIMEOUT_S = 5.0
 _THROTTLED = frozenset({"throttlingexception", "servicequotaexceededexception", "toomanyrequestsexception"})
 _NOT_READY = frozenset({"modelnotreadyexception", "serviceunavailableexception", "serviceunavailable"})
 _CALLERS = frozenset({"validationexception"})
+_CONTAINERS = "ModelError"
+"""SageMaker's, for whatever its container answered that is no answer; that is inside."""
+_CONTAINERS_REFUSALS: Mapping[int, Callable[[str], RequestError]] = {
+    400: InvalidRequest,
+    413: BodyTooLarge,
+    422: InvalidRequest,
+    429: Overloaded,
+    503: NotReady,
+}
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,10 @@ def refusal(who: str, error: Exception) -> RequestError:
         reason: Reason = "timeout" if isinstance(error, exceptions.ReadTimeoutError) else "unreachable"
         return TierFailure(f"{who}: {' '.join(str(error).split())}", reason=reason)
     details = error.response.get("Error", {})
-    code, told = details.get("Code", ""), f"{who} answers {details.get('Code', '')}: {' '.join(details.get('Message', '').split())}"
+    code, message = details.get("Code", ""), details.get("Message") or "no more is told"
+    told = f"{who} answers {code}: {' '.join(message.split())}"
+    if code == _CONTAINERS and (refused := _CONTAINERS_REFUSALS.get(error.response.get("OriginalStatusCode", 0))) is not None:
+        return refused(told)
     if code.lower() in _THROTTLED:
         return Overloaded(told, headers={"Retry-After": "1"})
     if code.lower() in _NOT_READY:

@@ -5,6 +5,7 @@ import http.client
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -95,6 +96,9 @@ def function(folder, url, **variables):
     port = free_port()
     environ = {
         "PATH": f"{folder}:{os.environ['PATH']}",
+        # Both are Lambda's.
+        "LAMBDA_TASK_ROOT": str(folder),
+        "LAMBDA_RUNTIME_DIR": str(folder / "runtime"),
         "AWS_REGION": "us-east-1",
         "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
         "AWS_SECRET_ACCESS_KEY": "SECRETEXAMPLE",
@@ -127,6 +131,16 @@ def unpacked(tmp_path_factory):
     (folder / "run.sh").chmod(0o755)
     (folder / "python3").symlink_to(sys.executable)
     return folder
+
+
+def test_what_lambdas_runtime_has_is_found(unpacked):
+    runtime = unpacked / "runtime"
+    runtime.mkdir()
+    (runtime / "boto3.py").write_text("raise SystemExit(37)")
+    environ = {"PATH": f"{unpacked}:{os.environ['PATH']}", "LAMBDA_TASK_ROOT": str(unpacked), "LAMBDA_RUNTIME_DIR": str(runtime)}
+    started = subprocess.run(["./run.sh"], cwd=unpacked, env=environ, timeout=DEADLINE_S, check=False)
+    shutil.rmtree(runtime)
+    assert started.returncode == 37
 
 
 @pytest.fixture(scope="module")
@@ -304,6 +318,23 @@ def test_an_endpoints_answer_that_breaks_is_not_taken_for_whole(endpoint_url, up
     upstream.headers["X-Amzn-SageMaker-Content-Type"] = "application/json"
     with pytest.raises(httpx.RemoteProtocolError):
         httpx.post(f"{endpoint_url}/v1/chat/completions", content=b"{}")
+
+
+@pytest.mark.parametrize(("status", "told"), [(400, 400), (422, 400), (429, 429), (503, 503), (500, 502)])
+def test_what_an_endpoints_container_refuses_keeps_its_meaning(endpoint_url, upstream, status, told):
+    upstream.gate.set()
+    upstream.status, upstream.headers = 424, {"x-amzn-ErrorType": "ModelError", "Content-Type": "application/json"}
+    upstream.before, upstream.after = [json.dumps({"Message": "Received error", "OriginalStatusCode": status}).encode()], []
+    assert httpx.post(f"{endpoint_url}/v1/chat/completions", content=b"{}").status_code == told
+
+
+def test_an_error_of_sagemaker_without_a_word_is_told_all_the_same(endpoint_url, upstream):
+    upstream.gate.set()
+    upstream.status, upstream.headers = 400, {"x-amzn-ErrorType": "ThrottlingException", "Content-Type": "application/json"}
+    upstream.before, upstream.after = [b'{"message": null}'], []
+    answer = httpx.post(f"{endpoint_url}/v1/chat/completions", content=b"{}")
+    assert answer.status_code == 429
+    assert "ThrottlingException" in answer.json()["error"]["message"]
 
 
 def test_an_endpoint_is_passed_through_as_its_parts_come(endpoint_url, upstream):
