@@ -15,7 +15,7 @@ import botocore.session
 import yarl
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, NoRegionError, ParamValidationError
+from botocore.exceptions import BotoCoreError, ClientError, NoRegionError, ParamValidationError
 from botocore.httpsession import get_cert_path
 
 from serving.aws.errors import service_error
@@ -97,8 +97,11 @@ class Runtime:
             return signed.request
         except ParamValidationError as error:
             raise InvalidRequest(f"{self._who} does not take this request: {' '.join(str(error).split())}") from error
-        except BotoCoreError as error:
-            raise TierFailure(f"{self._who} cannot be asked: {error}", reason="refused") from error
+        except (BotoCoreError, ClientError) as error:
+            # What another service answered that credentials are asked of is among them: a role that may not be taken, for example.
+            raise TierFailure(f"{self._who} cannot be asked: {' '.join(str(error).split())}", reason="refused") from error
+        except ValueError as error:
+            raise TierFailure(f"{self._who} cannot be asked: {error}: check AWS_ENDPOINT_URL", reason="unreachable") from error
         raise TierFailure(f"{self._who} was answered for by something inside this process", reason="failed")
 
 

@@ -195,6 +195,26 @@ def test_the_imitation_of_bedrock_is_one_that_boto3_reads(service):
     assert (events[-1]["metadata"]["usage"], whole["usage"]) == (USAGE, USAGE)
 
 
+@pytest.mark.parametrize("name", SERVICES)
+async def test_a_role_that_may_not_be_taken_is_a_refusal(service, name, monkeypatch, tmp_path):
+    profile = "[profile other]\nrole_arn = arn:aws:iam::123456789012:role/other\ncredential_source = Environment\nregion = eu-west-1\n"
+    (tmp_path / "config").write_text(profile)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "other")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", service.url)
+    denied = b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>may not assume it</Message></Error></ErrorResponse>"
+    service.script = lambda exchange: exchange.answer(denied, 403, content_type="text/xml")
+    with pytest.raises(TierFailure, match="may not assume it") as failed:
+        await asked(name, service.url)
+    assert failed.value.reason == "refused"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+async def test_a_port_that_is_none_is_told(name):
+    with pytest.raises(TierFailure, match="check AWS_ENDPOINT_URL"):
+        await asked(name, "http://127.0.0.1:1x")
+
+
 async def test_moto_answers_too(service):
     # Flask, which it brings, may be in no process that an engine runs in: vLLM looks at all modules, and Flask's proxies do not bear that.
     from moto.server import ThreadedMotoServer
