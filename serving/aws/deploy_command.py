@@ -27,6 +27,7 @@ from serving.aws.deployment.option_types import NAME, bounded
 from serving.aws.deployment.policies import caller_policy, execution_policy, function_policy, place_of, trust_policy
 from serving.aws.deployment.showing import shown, shown_call
 from serving.aws.deployment.waiting import Waiting
+from serving.errors import DeployError
 from serving.planner.commands.one_line_parser import OneLineParser
 
 _USAGE = """\
@@ -101,7 +102,7 @@ def _function(words: Sequence[str], environ: Mapping[str, str]) -> int:
     elif options.cloudformation is not None:
         _write_template(deployment, options.cloudformation)
         code = options.cloudformation.with_suffix(".zip")
-        code.write_bytes(package)
+        _write(code, package)
         print(f"{code}: put it in S3, and say where with the parameters CodeBucket and CodeKey")
     else:
         account = _open(request.place.region, environ, request.place.account)
@@ -143,8 +144,15 @@ def _apply(deployment: Deployment, account: Account, deadline_s: float, before: 
 
 def _write_template(deployment: Deployment, file: Path) -> None:
     written = template(deployment)
-    file.write_text(json.dumps(written, indent=2) + "\n")
+    _write(file, (json.dumps(written, indent=2) + "\n").encode())
     print(f"{file}: {len(written['Resources'])} resources")
+
+
+def _write(file: Path, contents: bytes) -> None:
+    try:
+        file.write_bytes(contents)
+    except OSError as error:
+        raise DeployError(f"--cloudformation {file} cannot be written: {error.strerror}") from error
 
 
 def _print_json(value: Mapping[str, Any]) -> None:

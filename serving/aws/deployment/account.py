@@ -5,6 +5,7 @@ Nothing is sent before the first call, so that a description is made without cre
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from serving.aws.deployment.description import Call, Lookup
@@ -43,7 +44,7 @@ class Account:
     def send(self, call: Call) -> dict[str, Any]:
         """AWS's answer. Raises DeployError; `Absent` and `RoleNotKnown` where it is that."""
         with _told_of(call):
-            operation = getattr(self.client(call.service), method_name(call.operation))
+            operation = getattr(self._client(call.service), method_name(call.operation))
             answer: dict[str, Any] = operation(**call.parameters)
             return answer
 
@@ -62,9 +63,20 @@ class Account:
     def listed(self, call: Call, field: str) -> Iterator[Any]:
         """The items of `field` over all pages of a listing."""
         with _told_of(call):
-            paginator = self.client(call.service).get_paginator(method_name(call.operation))
+            paginator = self._client(call.service).get_paginator(method_name(call.operation))
             for page in paginator.paginate(**call.parameters):
                 yield from page[field]
+
+    def send_file(self, file: Path, bucket: str, key: str, metadata: Mapping[str, str]) -> None:
+        """Put it into S3, in parts where it is large. Raises DeployError."""
+        from boto3 import exceptions
+
+        call = Call("s3", "PutObject", {"Bucket": bucket, "Key": key})
+        with _told_of(call):
+            try:
+                self._client("s3").upload_file(str(file), bucket, key, ExtraArgs={"Metadata": metadata})
+            except (exceptions.Boto3Error, OSError) as error:
+                raise DeployError(f"{file} cannot be uploaded to s3://{bucket}/{key}: {_one_line(error)}") from error
 
     def check_number(self, number: str) -> None:
         """Raises DeployError where the credentials are of another account than `number`."""
@@ -72,8 +84,7 @@ class Account:
         if actual != number:
             raise DeployError(f"the credentials are of account {actual}, and the deployment is for {number}: take other ones")
 
-    def client(self, service: str) -> Any:
-        """boto3's client for `service`."""
+    def _client(self, service: str) -> Any:
         import botocore.config
 
         if service not in self._clients:
@@ -144,10 +155,12 @@ def _told_of(call: Call) -> Iterator[None]:
         raise DeployError(f"{call.operation}: cannot reach AWS ({_one_line(error)}): check network and AWS_ENDPOINT_URL") from error
     except exceptions.BotoCoreError as error:
         raise DeployError(f"{call.operation}: {_one_line(error)}") from error
+    except ValueError as error:
+        raise DeployError(f"{call.operation}: {_one_line(error)}: check AWS_ENDPOINT_URL") from error
 
 
 def _answered(call: Call, error: Mapping[str, str]) -> DeployError:
-    code, message = error.get("Code", ""), _one_line(error.get("Message", ""))
+    code, message = error.get("Code", ""), _one_line(error.get("Message") or "no more is told")
     told = f"{call.operation}: AWS answers {code}: {message}"
     if any(text in message.lower() for text in _UNKNOWN_ROLE_MESSAGES):
         return RoleNotKnown(told)

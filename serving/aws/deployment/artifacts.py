@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from serving.aws.deployment.account import Absent, Account
 from serving.aws.deployment.description import Call
@@ -45,12 +44,15 @@ class Upload:
 
 
 def plan_upload(folder: Path, target: str, name: str) -> Upload:
-    """Reads every file once. Raises DeployError: no model folder, or no S3 location."""
+    """Reads every file once. Raises DeployError: no model folder, a file that cannot be read, or no S3 location."""
     if not (folder / "config.json").is_file():
         raise DeployError(f"--model {folder} is neither an s3:// location nor a model folder: there is no config.json in it")
     bucket, prefix = split_uri("--upload", target)
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    sums = {relative: _sha256(path) for relative, path in paths.items()}
+    try:
+        sums = {relative: _sha256(path) for relative, path in paths.items()}
+    except OSError as error:
+        raise DeployError(f"--model {folder} cannot be read: {error}") from error
     contents = hashlib.sha256("".join(f"{sha}  {relative}\n" for relative, sha in sums.items()).encode()).hexdigest()
     # The deployment's name is in it, so that no other deployment's model is deleted with this one's.
     root = "/".join(part for part in (prefix.rstrip("/"), name, contents[:_NUM_HASH_DIGITS]) if part) + "/"
@@ -66,7 +68,7 @@ def carry_out(upload: Upload, account: Account, tell: Callable[[str], None]) -> 
     num_sent = 0
     for key, path in upload.files.items():
         if not _is_there(account, upload, key):
-            _send(account, upload, key, path)
+            account.send_file(path, upload.bucket, key, {"sha256": upload.sums[key]})
             num_sent += 1
             tell(f"{upload.uri}: {num_sent} files sent, {path.name} is there")
     body = json.dumps({"objects": sorted(upload.files)}).encode()
@@ -105,22 +107,14 @@ def _read_list(account: Account, bucket: str, key: str) -> list[str] | None:
     except Absent:
         return None
     objects: list[str] = json.loads(answer["Body"].read())["objects"]
-    return objects
+    # Whatever became of the list, nothing but the folder's own objects is deleted by it.
+    prefix = key.removesuffix(_LIST_SUFFIX) + "/"
+    return [name for name in objects if name.startswith(prefix)]
 
 
 def _is_there(account: Account, upload: Upload, key: str) -> bool:
     found = account.attempt(Call("s3", "HeadObject", {"Bucket": upload.bucket, "Key": key}))
     return found is not None and found.get("Metadata", {}).get("sha256") == upload.sums[key]
-
-
-def _send(account: Account, upload: Upload, key: str, path: Path) -> None:
-    import boto3.exceptions
-
-    client: Any = account.client("s3")
-    try:
-        client.upload_file(str(path), upload.bucket, key, ExtraArgs={"Metadata": {"sha256": upload.sums[key]}})
-    except (boto3.exceptions.Boto3Error, OSError) as error:
-        raise DeployError(f"{path} cannot be uploaded to s3://{upload.bucket}/{key}: {' '.join(str(error).split())}") from error
 
 
 def _sha256(path: Path) -> str:

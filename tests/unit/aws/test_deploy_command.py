@@ -91,6 +91,13 @@ def test_a_template_says_what_it_does_not_do(capsys, tmp_path):
     assert "put the model's files there; nothing was sent" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("words", [["endpoint", *PLAIN], ["lambda", *FUNCTION]], ids=["endpoint", "lambda"])
+def test_a_template_that_cannot_be_written_is_one_line(tmp_path, words):
+    with pytest.raises(DeployError, match=r"--cloudformation .*chat\.json cannot be written: No such file"):
+        run_deploy([*words, "--cloudformation", str(tmp_path / "none" / "chat.json")], REGION)
+
+
 def test_an_interruption_is_one_line(capsys, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt

@@ -85,6 +85,24 @@ def test_an_endpoint_that_does_not_answer_is_told_with_the_way_there(monkeypatch
     assert "check network and AWS_ENDPOINT_URL" in told_of(Account(boto3.session.Session(**KEYS)))
 
 
+@pytest.mark.parametrize("url", ["garbage", "http://127.0.0.1:1x"])
+def test_an_endpoint_that_is_no_address_is_told(monkeypatch, url):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    assert "check AWS_ENDPOINT_URL" in told_of(Account(boto3.session.Session(**KEYS)))
+
+
+def test_an_answer_without_a_word_is_told_by_its_code():
+    assert told_of(answering("ThrottlingException", None)) == "DescribeModel: AWS answers ThrottlingException: no more is told"
+
+
+def test_a_file_on_whose_way_the_connection_goes_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr("serving.aws.deployment.account._NUM_ATTEMPTS", 1)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DeployError, match="PutObject: cannot reach AWS"):
+        Account(boto3.session.Session(**KEYS)).send_file(tmp_path / "file", "bucket", "key", {})
+
+
 def test_the_region_said_goes_before_the_environments():
     assert settled_region("eu-west-1", {"AWS_REGION": "us-east-1"}) == "eu-west-1"
     assert settled_region(None, {"AWS_REGION": "us-east-1"}) == "us-east-1"

@@ -1,8 +1,10 @@
 """Model folders in S3: sent once, resumed, and only what was sent is deleted."""
 
+import json
+
 import pytest
 
-from serving.aws.deployment.artifacts import carry_out, plan_upload
+from serving.aws.deployment.artifacts import carry_out, delete_uploaded, plan_upload
 from serving.errors import DeployError
 from tests.unit.aws.deployment.requests import PLAIN, endpoint
 
@@ -83,11 +85,29 @@ def test_a_removal_that_was_stopped_still_finds_what_was_uploaded(aws, bucket, f
     assert keys(bucket) == {"models/chat/other"}
 
 
+def test_a_list_that_names_what_is_not_of_the_folder_deletes_none_of_it(aws, bucket, folder):
+    upload = plan_upload(folder, "s3://bucket/models", "chat")
+    carry_out(upload, aws.account, aws.lines.append)
+    listed = [*upload.files, "models/chat/other"]
+    bucket.put_object(Bucket="bucket", Key=upload.list_key, Body=json.dumps({"objects": listed}).encode())
+    delete_uploaded(aws.account, upload.uri)
+    assert keys(bucket) == {"models/chat/other"}
+
+
 def test_artefacts_that_were_there_are_never_deleted(aws, bucket):
     bucket.put_object(Bucket="bucket", Key="llama/config.json", Body=b"{}")
     aws.apply(endpoint())
     aws.destroy("chat", delete_artifacts=True)
     assert "llama/config.json" in keys(bucket)
+
+
+def test_a_file_that_cannot_be_read_is_told(folder, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", "config.json")
+
+    monkeypatch.setattr("serving.aws.deployment.artifacts._sha256", refuse)
+    with pytest.raises(DeployError, match=r"cannot be read: .*Permission denied"):
+        plan_upload(folder, "s3://bucket/models", "chat")
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
