@@ -109,7 +109,7 @@ class Ranker:
         num_replicas = instance.num_gpus // num_ranks
         bare = Candidate(instance, quantization, num_ranks, num_replicas, ())
         if num_replicas == 0:
-            return replace(bare, reasons=(f"has {instance.num_gpus} GPUs of the {num_ranks} asked for",))
+            return replace(bare, reasons=(f"has {instance.num_gpus} of the {num_ranks} GPUs asked for",))
         concurrency = math.ceil(self._target.flow.concurrency / num_replicas)
         request = replace(self._request, quantization=quantization, tensor_parallel_size=num_ranks, concurrency=concurrency)
         plan = self._plan(request, instance.gpu, num_ranks)

@@ -39,6 +39,7 @@ def work_of(decoder: Mapping[str, Any], tensors: Sequence[Tensor]) -> WorkPerTok
         attention_flops=_attention_flops(decoder),
         num_experts=experts,
         num_chosen=chosen,
+        prompt_attention_flops=_prompt_attention_flops(decoder),
     )
 
 
@@ -66,9 +67,16 @@ def _num_chosen(decoder: Mapping[str, Any]) -> int:
 
 def _attention_flops(decoder: Mapping[str, Any]) -> int:
     """Of one token and one of its context in all layers: a product for the score and one for the value, over every head. Latent attention
-    works on the cached vector itself (vllm/model_executor/layers/attention/mla_attention.py)."""
-    layers, heads = decoder["num_hidden_layers"], decoder["num_attention_heads"]
-    rank = decoder.get("kv_lora_rank")
-    if rank:
-        return int(2 * layers * heads * (2 * rank + decoder["qk_rope_head_dim"]))
-    return int(4 * layers * heads * (decoder.get("head_dim") or decoder["hidden_size"] // heads))
+    decodes on the cached vector itself (`forward_mqa` in vllm/model_executor/layers/attention/mla_attention.py)."""
+    heads = 2 * decoder["num_hidden_layers"] * decoder["num_attention_heads"]
+    if rank := decoder.get("kv_lora_rank"):
+        return int(heads * (2 * rank + decoder["qk_rope_head_dim"]))
+    return int(heads * 2 * (decoder.get("head_dim") or decoder["hidden_size"] // decoder["num_attention_heads"]))
+
+
+def _prompt_attention_flops(decoder: Mapping[str, Any]) -> int | None:
+    """Of a prompt: latent attention makes keys and values of every head out of the vector first (`forward_mha` there)."""
+    if not decoder.get("kv_lora_rank"):
+        return None
+    head_dims = decoder["qk_nope_head_dim"] + decoder["qk_rope_head_dim"] + decoder["v_head_dim"]
+    return int(2 * decoder["num_hidden_layers"] * decoder["num_attention_heads"] * head_dims)

@@ -97,9 +97,10 @@ class _Times:
 
     def ttft_s(self, flow: Flow) -> float:
         """Its own prompt, the step that runs when it comes, and half of another prompt: what is left of one on average if the GPUs were
-        always at one of the others' (less at less load, so rather too long)."""
-        others = (flow.concurrency - 1) / flow.concurrency
-        return self.prefill_s * (1 + others / 2) + self.step_s
+        always at one of the others' (less at less load, so rather too long). Where answers are short, prompts queue: then it is what is
+        left of a request's time, by Little's law, when its other tokens have had theirs."""
+        others = flow.concurrency - 1
+        return self.prefill_s * (1 + max(others / flow.concurrency / 2, others / flow.output_tokens)) + self.step_s
 
     def output_tokens_per_s(self, flow: Flow) -> float:
         """The GPUs are busy with prompts and steps in turn."""

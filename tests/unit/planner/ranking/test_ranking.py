@@ -130,7 +130,7 @@ def test_without_a_context_it_is_the_models_own(rank):
 
 def test_more_copies_than_gpus_is_a_reason(rank):
     _, found = rank("--instance", "ml.g6.xlarge", request=PlanRequest(context=8192, tensor_parallel_size=2))
-    assert found["losers"][0]["reasons"] == ["has 1 GPUs of the 2 asked for"]
+    assert found["losers"][0]["reasons"] == ["has 1 of the 2 GPUs asked for"]
 
 
 def test_machines_of_ones_own_take_part_with_their_price(rank, tmp_path):

@@ -30,6 +30,12 @@ def test_of_mixtral_a_token_goes_through_two_of_eight_experts():
     assert found.num_linear == pytest.approx(12.6e9, rel=0.02)
 
 
+def test_latent_attention_decodes_on_the_cached_vector_and_computes_prompts_by_heads():
+    found = work(CONFIGS["DeepSeek-V3"])
+    assert found.attention_flops == 2 * 61 * 128 * (512 + 512 + 64)
+    assert found.prompt_attention_flops == 2 * 61 * 128 * (128 + 64 + 128)
+
+
 def test_a_mixture_that_does_not_say_how_many_it_chooses_is_refused():
     config = {name: value for name, value in MIXTRAL.items() if name != "num_experts_per_tok"}
     with pytest.raises(PlanError, match="num_experts_per_tok"):

@@ -88,6 +88,18 @@ def test_more_bandwidth_is_never_slower(flow, factor):
     assert after.output_tokens_per_s.estimate >= before.output_tokens_per_s.estimate
 
 
+@given(flows)
+@settings(max_examples=50, deadline=None)
+def test_no_more_requests_are_under_way_than_there_are_places(flow):
+    """Little's law, by which the places are the requests a second times the seconds of a request; a little longer at low load."""
+    found = speed(flow)
+    requests_per_s = found.output_tokens_per_s.estimate / flow.output_tokens
+    request_s = found.ttft_s.estimate + (flow.output_tokens - 1) * found.tpot_s.estimate
+    assert flow.concurrency * 0.999 <= requests_per_s * request_s
+    if flow.output_tokens == 1:
+        assert requests_per_s * request_s == pytest.approx(flow.concurrency)
+
+
 @given(flows, st.integers(1, 100))
 @settings(max_examples=50, deadline=None)
 def test_more_requests_at_once_never_make_one_of_them_faster(flow, more):
@@ -132,3 +144,4 @@ def test_decoding_and_prefill_count_two_flops_a_weight_and_attention_over_the_co
     assert work.decode_flops(7) == 2 * 15 + 3 * 7
     assert work.prefill_flops(4) == 2 * 10 * 4 + 2 * 5 + 3 * 8
     assert work.prefill_flops(4, 2) == 2 * 10 * 2 + 2 * 5 + 3 * 6
+    assert replace(work, prompt_attention_flops=2).prefill_flops(4) == 2 * 10 * 4 + 2 * 5 + 2 * 8
