@@ -159,7 +159,9 @@ async def test_a_stalled_server_shows_in_an_open_loop_for_every_request_due_mean
 async def test_hundreds_of_streams_at_once(url):
     records = await driven(closed(500, 500, max_tokens=2), spec_of(url, ttft_s=2.0))
     assert all(record.is_whole for record in records)
-    assert max(record.sent_s for record in records) < min(record.arrivals_s[0] for record in records)
+    # All 500 at once on a quiet machine; on a busy one the first may end before the last is sent.
+    num_open = max(sum(other.sent_s <= record.sent_s < other.ended_s for other in records) for record in records)
+    assert num_open > 300
 
 
 async def test_turns_carry_the_real_answers():

@@ -44,7 +44,11 @@ def steady() -> Iterator[Stub]:
 
 
 def test_known_timing_comes_out(steady, measure):
-    code, found = measure(steady, "--concurrency", "4", "--num-requests", "40", *LENGTHS)
+    for _ in range(3):
+        code, found = measure(steady, "--concurrency", "4", "--num-requests", "40", *LENGTHS)
+        # On a busy machine the client is kept waiting; it says so itself, and what it measured counts for nothing.
+        if code == 0:
+            break
     assert (code, found["valid"], found["invalid_reasons"]) == (0, True, [])
     metrics = found["metrics"]
     assert 0.1 <= metrics["ttft_s"]["p50"] < 0.1 + LATE_S
