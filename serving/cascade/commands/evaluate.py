@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from serving.cascade.commands import words as kinds
-from serving.cascade.fitting.evaluate import Evaluation, Line, evaluate
+from serving.cascade.fitting.evaluate import Evaluation, evaluate
+from serving.cascade.fitting.lines import Line
 from serving.cascade.fitting.outcomes import read_outcomes
 from serving.cascade.policy import Policy
 from serving.cascade.policy_file import read_policy
@@ -75,5 +76,9 @@ def _table(evaluation: Evaluation, policy: Policy) -> list[str]:
 def _row(name: str, line: Line) -> str:
     low, high = line.quality_interval
     met = "met" if line.target_met else "missed"
-    quality = f"{name:<16}{line.quality:>9.4f}{f'{low:.4f} .. {high:.4f}':>18}{line.quality_ratio:>16.1%}"
-    return f"{quality}{line.share_large:>16.1%}{line.cost:>12.6g}{line.saving:>9.1%}  {met}"
+    quality = f"{name:<16}{line.quality:>9.4f}{f'{low:.4f} .. {high:.4f}':>18}{_percent(line.quality_ratio):>16}"
+    return f"{quality}{line.share_large:>16.1%}{line.cost:>12.6g}{_percent(line.saving):>9}  {met}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"

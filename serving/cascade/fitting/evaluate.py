@@ -11,36 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.cascade.fitting.lines import ROUNDING, Line, Way, lines
 from serving.cascade.fitting.outcomes import Floats, Outcomes
-from serving.cascade.fitting.replay import Replay, chances, replay, with_threshold
-from serving.cascade.policy import Policy
+from serving.cascade.fitting.replay import Chances, chances, replay, with_threshold
+from serving.cascade.policy import Policy, Stage
 from serving.cascade.request_features import text_of
 from serving.errors import CascadeError
-
-_NUM_RESAMPLES = 1000
-_INTERVAL = (0.025, 0.975)
-_ROUNDING = 1e-12
-"""Sums of the same numbers in another order differ by less."""
-
-Interval = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Line:
-    """Means over requests: `quality`, also as a share of the last tier's (`quality_ratio`), `cost`, the share of it that is saved against
-    the last tier alone, and the share of requests that the last tier answered. `target_met`: of this sample; the intervals, of 95 %, say
-    how far that carries."""
-
-    quality: float
-    quality_interval: Interval
-    quality_ratio: float
-    quality_ratio_interval: Interval
-    cost: float
-    cost_interval: Interval
-    saving: float
-    share_large: float
-    share_large_interval: Interval
-    target_met: bool
 
 
 @dataclass(frozen=True)
@@ -57,15 +33,6 @@ class Evaluation:
     is_held_out: bool
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """By request: quality, cost, and whether (or how probably) the last tier answered."""
-
-    quality: Floats
-    cost: Floats
-    is_large: Floats
-
-
 def evaluate(policy: Policy, outcomes: Outcomes, seed: int = 0) -> Evaluation:
     """Evaluate. `seed` is that of the resampling.
 
@@ -74,15 +41,15 @@ def evaluate(policy: Policy, outcomes: Outcomes, seed: int = 0) -> Evaluation:
     """
     outcomes = _in_order_of(policy, outcomes)
     said = chances(policy.stages, outcomes)
-    chosen = _sample_of(replay(policy.stages, said, outcomes), outcomes)
-    naive = _sample_of(replay(with_threshold(policy.stages, policy.fitted_on.naive_threshold), said, outcomes), outcomes)
+    chosen = _way_of(policy.stages, said, outcomes)
+    naive = _way_of(with_threshold(policy.stages, policy.fitted_on.naive_threshold), said, outcomes)
     baselines = _baselines(outcomes, float(chosen.is_large.mean()))
     quality = policy.fitted_on.quality
-    lines = _lines([chosen, naive, *baselines.values()], outcomes, quality, seed)
+    found = lines([chosen, naive, *baselines.values()], baselines["large"], quality, seed)
     return Evaluation(
-        policy=lines[0],
-        naive=lines[1],
-        baselines=dict(zip(baselines, lines[2:], strict=True)),
+        policy=found[0],
+        naive=found[1],
+        baselines=dict(zip(baselines, found[2:], strict=True)),
         share_needed=_share_needed(outcomes, quality),
         target=quality * float(outcomes.quality[:, -1].mean()),
         num_requests=len(outcomes),
@@ -99,13 +66,16 @@ def _in_order_of(policy: Policy, outcomes: Outcomes) -> Outcomes:
     return replace(outcomes, tiers=tiers, quality=outcomes.quality[:, order], cost=outcomes.cost[:, order])
 
 
-def _sample_of(run: Replay, outcomes: Outcomes) -> _Sample:
-    return _Sample(run.quality, run.cost, (run.answered == len(outcomes.tiers) - 1).astype(float))
+def _way_of(stages: Sequence[Stage], said: Sequence[Chances], outcomes: Outcomes) -> Way:
+    if not any(stage.can_answer for stage in stages):
+        return _between(outcomes, np.ones(len(outcomes)))
+    run = replay(stages, said, outcomes)
+    costs = outcomes.cost.mean(axis=0)
+    return Way(run.quality, run.cost, _is_last(run.answered, outcomes), ((0.0, costs[0]), (1.0, costs.sum())))
 
 
-def _baselines(outcomes: Outcomes, share_large: float) -> dict[str, _Sample]:
+def _baselines(outcomes: Outcomes, share_large: float) -> dict[str, Way]:
     num = len(outcomes)
-    best = np.lexsort((outcomes.cost, -outcomes.quality), axis=1)[:, 0]
     longest = np.zeros(num)
     longest[_longest_first(outcomes)[: round(share_large * num)]] = 1
     return {
@@ -113,14 +83,26 @@ def _baselines(outcomes: Outcomes, share_large: float) -> dict[str, _Sample]:
         "large": _between(outcomes, np.ones(num)),
         "random": _between(outcomes, np.full(num, share_large)),
         "prompt_length": _between(outcomes, longest),
-        "oracle": _sample_of(Replay(best, outcomes.quality[np.arange(num), best], outcomes.cost[np.arange(num), best]), outcomes),
+        "oracle": _oracle(outcomes),
     }
 
 
-def _between(outcomes: Outcomes, is_large: Floats) -> _Sample:
+def _between(outcomes: Outcomes, is_large: Floats) -> Way:
     """The first and the last tier, chosen between before either is asked."""
-    quality = outcomes.quality[:, 0] + is_large * (outcomes.quality[:, -1] - outcomes.quality[:, 0])
-    return _Sample(quality, outcomes.cost[:, 0] + is_large * (outcomes.cost[:, -1] - outcomes.cost[:, 0]), is_large)
+    quality, cost = (each[:, 0] + is_large * (each[:, -1] - each[:, 0]) for each in (outcomes.quality, outcomes.cost))
+    costs = outcomes.cost.mean(axis=0)
+    least, most = ((share, costs[0] + share * (costs[-1] - costs[0])) for share in (is_large.min(), is_large.max()))
+    return Way(quality, cost, is_large, (least, most))
+
+
+def _oracle(outcomes: Outcomes) -> Way:
+    rows, best = np.arange(len(outcomes)), np.lexsort((outcomes.cost, -outcomes.quality), axis=1)[:, 0]
+    costs = outcomes.cost.mean(axis=0)
+    return Way(outcomes.quality[rows, best], outcomes.cost[rows, best], _is_last(best, outcomes), ((0.0, costs[0]), (1.0, costs[-1])))
+
+
+def _is_last(answered: NDArray[np.intp], outcomes: Outcomes) -> Floats:
+    return (answered == len(outcomes.tiers) - 1).astype(float)
 
 
 def _longest_first(outcomes: Outcomes) -> NDArray[np.intp]:
@@ -132,7 +114,7 @@ def _share_needed(outcomes: Outcomes, quality: float) -> dict[str, float]:
     missing = quality * outcomes.quality[:, -1].sum() - small.sum()
 
     def share(gains: Floats) -> float:
-        reached = np.concatenate(([0.0], np.cumsum(gains))) >= missing - _ROUNDING * len(gains)
+        reached = np.concatenate(([0.0], np.cumsum(gains))) >= missing - ROUNDING * len(gains)
         reached[-1] = True  # the last tier alone is enough, however the sums are rounded
         return float(np.argmax(reached)) / len(gains)
 
@@ -141,37 +123,3 @@ def _share_needed(outcomes: Outcomes, quality: float) -> dict[str, float]:
         "prompt_length": share(gain[_longest_first(outcomes)]),
         "oracle": share(np.sort(gain)[::-1]),
     }
-
-
-def _lines(samples: Sequence[_Sample], outcomes: Outcomes, quality: float, seed: int) -> list[Line]:
-    """A line a sample; all are resampled together, so that ratios are of the same requests."""
-    columns = np.stack([column for sample in samples for column in (sample.quality, sample.cost, sample.is_large)], axis=1)
-    columns = np.column_stack((columns, outcomes.quality[:, -1], outcomes.cost[:, -1]))
-    random = np.random.default_rng(seed)
-    num = len(outcomes)
-    resampled = np.stack([np.bincount(random.integers(num, size=num), minlength=num) @ columns / num for _ in range(_NUM_RESAMPLES)])
-    means = columns.mean(axis=0)
-    return [_line(means, resampled, 3 * index, quality) for index in range(len(samples))]
-
-
-def _line(means: Floats, resampled: Floats, first: int, quality: float) -> Line:
-    """`means` and each row of `resampled`: quality, cost, share of each sample; last the quality and the cost of the last tier alone."""
-    large_quality, large_cost = float(means[-2]), float(means[-1])
-    ratios = resampled[:, first] / np.maximum(resampled[:, -2], _ROUNDING)
-    return Line(
-        quality=float(means[first]),
-        quality_interval=_interval(resampled[:, first]),
-        quality_ratio=float(means[first]) / max(large_quality, _ROUNDING),
-        quality_ratio_interval=_interval(ratios),
-        cost=float(means[first + 1]),
-        cost_interval=_interval(resampled[:, first + 1]),
-        saving=1 - float(means[first + 1]) / max(large_cost, _ROUNDING),
-        share_large=float(means[first + 2]),
-        share_large_interval=_interval(resampled[:, first + 2]),
-        target_met=bool(means[first] >= quality * large_quality - _ROUNDING),
-    )
-
-
-def _interval(values: Floats) -> Interval:
-    low, high = np.quantile(values, _INTERVAL)
-    return float(low), float(high)
