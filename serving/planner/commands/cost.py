@@ -1,7 +1,6 @@
 """`tokenport plan cost`: what a load costs on demand, provisioned, or on one's own instances, by simulating its requests one by one."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
@@ -44,7 +43,6 @@ def run(words: Sequence[str], _environ: Mapping[str, str]) -> int:
     if "json" in given:
         print(json.dumps(report, indent=2))
     else:
-        # A table in a file or a pipe has the width that it needs, whatever the terminal is.
-        console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _WIDTH)
-        print_table(report, console)
+        # What the table needs, whatever the terminal has: a figure that is cut short is worse than a line that wraps.
+        print_table(report, Console(highlight=False, markup=False, width=_WIDTH))
     return 0

@@ -31,6 +31,8 @@ _DEFAULT_WAIT_S = 1.0
 _DEFAULT_CONCURRENCY = "16"
 # Of an instance's concurrency: what is left carries the load while another starts.
 _TARGET_SHARE = 0.7
+# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+_MOST_LAMBDA_MEMORY_MB = 10_240
 _LEAST_VARIATION, _MOST_VARIATION = 0.001, 5.0
 
 
@@ -229,9 +231,12 @@ def _function(given: Given, prices: Prices, api: Api | None, notes: Notes) -> Fu
     ):
         if name not in given:
             notes.assumed.append(f"the function: --{name.replace('_', '-')} {told}")
+    memory_mb = count("--lambda-memory-mb", given.get("lambda_memory_mb", "512"), least=128)
+    if memory_mb > _MOST_LAMBDA_MEMORY_MB:
+        raise wrong("--lambda-memory-mb", memory_mb, f"write at most {_MOST_LAMBDA_MEMORY_MB}, the most that Lambda gives")
     return Function(
         prices.lambda_[architecture],
-        count("--lambda-memory-mb", given.get("lambda_memory_mb", "512"), least=128) / 1024,
+        memory_mb / 1024,
         duration_s("--lambda-cold-start", given["lambda_cold_start"]),
         duration_s("--lambda-keep-warm", given.get("lambda_keep_warm", "0s")),
         api.on_demand,

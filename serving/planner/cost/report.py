@@ -9,7 +9,7 @@ from serving.errors import PlanError
 from serving.planner.cost.autoscaling import fixed
 from serving.planner.cost.break_even import Units, break_even
 from serving.planner.cost.case import Api, Case, cheapest, evaluated
-from serving.planner.cost.options import COMMITMENTS, Provisioned
+from serving.planner.cost.options import COMMITMENTS, Option, Provisioned
 from serving.planner.cost.sizing import Evaluated
 
 Report = dict[str, Any]
@@ -28,7 +28,7 @@ def make_report(case: Case, *, vary: float, assumed: list[str], not_compared: li
         "at_other_loads": [_other_load(case, factor) for factor in (1 - vary, 1 + vary)],
         "not_compared": not_compared,
         "sources": _sources(case, found),
-        "assumed": assumed,
+        "assumed": [*assumed, *_commitments(found)],
     }
 
 
@@ -52,12 +52,25 @@ def _option(one: Evaluated, *, is_cheapest: bool) -> dict[str, Any]:
         "is_cheapest": is_cheapest,
         "usd_per_month": run.usd_per_month,
         "usd_per_million_tokens": run.usd_per_month / million_tokens if million_tokens else None,
-        "commitment_months": COMMITMENTS[option.price.commitment][0] if isinstance(option, Provisioned) else 0,
+        "commitment_months": _commitment_months(option),
+        "usd_committed": _commitment_months(option) * run.usd_per_month,
         **one.measures.to_json(),
         "utilisation": run.utilisation,
         "num_instances": run.num_instances,
         "charges": [{**asdict(charge), "usd": charge.usd} for charge in run.charges],
     }
+
+
+def _commitments(found: list[Evaluated]) -> Iterator[str]:
+    """A month's price is right for those alone who need it for the whole term."""
+    for one in found:
+        if months := _commitment_months(one.option):
+            usd = months * one.run.usd_per_month
+            yield f"{one.option.name}: the load lasts as long as the commitment; ${usd:,.2f} are to be paid even if it does not"
+
+
+def _commitment_months(option: Option) -> int:
+    return COMMITMENTS[option.price.commitment][0] if isinstance(option, Provisioned) else 0
 
 
 def _break_evens(case: Case, vary: float) -> list[dict[str, Any]]:

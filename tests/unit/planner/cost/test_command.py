@@ -1,6 +1,7 @@
 """`tokenport plan cost` as a command: what it prints, and what it refuses."""
 
 import json
+import sys
 
 import pytest
 
@@ -76,7 +77,12 @@ def test_an_unknown_latency_is_not_said_to_hold(report):
 
 def test_a_unit_of_ones_own_contract_is_compared_by_its_commitment(report):
     words = "--mu-price-per-hour 2 --mu-commitment 6-months --mu-input-tpm 60000 --mu-output-tpm 12000 --max-units 1"
-    option = report(f"{PROFILE} {API} {words}")["options"][1]
+    found = report(f"{PROFILE} {API} {words}")
+    option = found["options"][1]
+    # A load of a week does not end what is owed.
+    assert option["usd_committed"] == pytest.approx(6 * 2 * 730)
+    assert any("provisioned, 1 x, 6 months: the load lasts as long as the commitment; $8,760.00" in line for line in found["assumed"])
+    assert found["options"][0]["usd_committed"] == 0
     assert option["name"] == "provisioned, 1 x, 6 months"
     assert option["commitment_months"] == 6
     assert option["usd_per_month"] == pytest.approx(2 * 730)
@@ -146,6 +152,15 @@ def test_the_table_marks_the_cheapest_and_says_what_it_stands_on(capsys):
         assert part in told
 
 
+def test_no_figure_is_cut_short_by_a_narrow_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    run(f"{PROFILE} {API} {INSTANCE} --cold-start 5m".split(), {})
+    told = capsys.readouterr().out
+    assert "endpoint, 1 to 16 x + on-demand" in told
+    assert "…" not in told
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -172,6 +187,10 @@ def test_the_table_marks_the_cheapest_and_says_what_it_stands_on(capsys):
         (
             f"{PROFILE} {API} --mu-price-per-hour 20 --mu-input-tpm 5 --mu-output-tpm 5 --mu-commitment 1month",
             "--mu-commitment '1month' is unknown; the nearest is '1-month'",
+        ),
+        (
+            f"{PROFILE} {API} --api-speed ttft=1s,tpot=1ms --lambda-cold-start 1s --lambda-memory-mb 10241",
+            "--lambda-memory-mb 10241: write at most 10240",
         ),
         (f"{PROFILE} {API} --lambda-cold-start 1s", "--lambda-cold-start 1s: needs --api-speed"),
         (f"{PROFILE} {API} --tokens-per-minute 0", "--tokens-per-minute 0: write a number above 0"),
