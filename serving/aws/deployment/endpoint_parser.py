@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.aws.deployment.endpoint_request import Traffic
-from serving.aws.deployment.option_types import INSTANCE_TYPE, NAME, ROLE_ARN, S3_URI, UPLOAD_URI, bounded, variable
+from serving.aws.deployment.option_types import INSTANCE_TYPE, NAME, NAMESPACE, ROLE_ARN, S3_URI, UPLOAD_URI, bounded, variable
 from serving.planner.commands.one_line_parser import OneLineParser
 
 DEFAULT_DEADLINE_S = 5400
@@ -66,7 +66,7 @@ def _add_scaling(group: Any) -> None:
     number = bounded(1, kind=float)
     add("--target-concurrency", type=number, metavar="N", help="requests at once a copy; at most max_num_seqs. With --async its backlog")
     add("--target-tokens", type=number, metavar="N", help="outstanding tokens a copy, as the server reports them to CloudWatch")
-    add("--metrics-namespace", metavar="NAME", help="the CloudWatch namespace that the server reports to")
+    add("--metrics-namespace", type=NAMESPACE, metavar="NAME", help="the CloudWatch namespace that the server reports to")
 
 
 def _add_updates(group: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from serving.aws.deployment.account import partition_of, settled_region
 from serving.aws.deployment.lambda_description import FunctionRequest
-from serving.aws.deployment.option_types import ACCOUNT, HOSTED_NAME, LAYER_ARN, NAME, ROLE_ARN, bounded
+from serving.aws.deployment.option_types import ACCOUNT, BEDROCK_MODEL, HOSTED_NAME, LAYER_ARN, NAME, ROLE_ARN, bounded
 from serving.aws.deployment.policies import Place, place_of
 from serving.errors import DeployError
 from serving.planner.commands.one_line_parser import OneLineParser
@@ -64,7 +64,12 @@ def _parser() -> OneLineParser:
     )
     add: Any = parser.add_argument
     add("--name", required=True, type=NAME, metavar="NAME", help="of the deployment and the function")
-    add("--bedrock", metavar="MODEL", help="a model id, an inference profile, or the ARN of anything that Converse takes")
+    add(
+        "--bedrock",
+        type=BEDROCK_MODEL,
+        metavar="MODEL",
+        help="a model id, an inference profile, or the ARN of anything that Converse takes",
+    )
     add("--endpoint", type=HOSTED_NAME, metavar="NAME", help="a SageMaker endpoint")
     add("--component", type=HOSTED_NAME, metavar="NAME", help="an inference component of the endpoint")
     add("--account", type=ACCOUNT, metavar="NUMBER", help="where it is deployed; a role is made there")

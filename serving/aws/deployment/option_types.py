@@ -1,6 +1,7 @@
 """Values of options, read with the ranges and forms that AWS's API references give; what is wrong says what would be right."""
 
 import argparse
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,7 @@ def bounded(minimum: float, maximum: float | None = None, *, kind: type[int] | t
             value = kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is no number; {told}") from None
-        if not minimum <= value <= (maximum if maximum is not None else value):
+        if not minimum <= value <= (maximum if maximum is not None else value) or math.isinf(value):
             raise argparse.ArgumentTypeError(f"{text} is out of range; {told}")
         return value
 
@@ -57,4 +58,11 @@ S3_URI = matching(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", "an S3 locatio
 UPLOAD_URI = matching(
     r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w./=+@-]{0,100})?",
     "an S3 location that a tag can hold: s3://bucket/prefix is, of letters, digits and ./=+@-_",
+)
+NAMESPACE = matching(
+    r"(?!AWS/)[\w.\-/# ][\w.\-/#: ]{0,254}",
+    "a CloudWatch namespace of one's own: up to 255 letters, digits and . _ - / # : and spaces, beginning with neither AWS/ nor a colon",
+)
+BEDROCK_MODEL = matching(
+    r"[a-zA-Z0-9][\w.:/-]{0,2047}", "what Bedrock knows a model by: an id such as amazon.nova-micro-v1:0, an inference profile or an ARN is"
 )
