@@ -75,6 +75,7 @@ class Chain:
         self._interruption = interruption
         self._give_up_at = give_up_at
         self._decision: Decision = route.decision
+        self._let_through: Step | None = None
         self._num_asked = 0
         self._held_s = 0.0
 
@@ -117,7 +118,7 @@ class Chain:
     async def _ask(self, step: Step, steps: Sequence[Step], request_id: str) -> Commit | None:
         """Ask one tier once. None: its draft was dropped."""
         tier = step.tier
-        if not tier.breaker.try_pass():
+        if step is not self._let_through and not tier.breaker.try_pass():
             seconds = tier.breaker.remaining_s
             raise TierFailure(f"the tier {tier.name} has failed too often and is left alone", reason="not_ready", retry_after_s=seconds)
         self._num_asked += 1
@@ -200,9 +201,13 @@ class Chain:
             return bool(tokens) and rule.accepts({**self._route.features, **token_signals(tokens)})
 
     def _has_another(self, step: Step, steps: Sequence[Step], spent_usd: float) -> bool:
-        """Whether a larger tier can be asked instead, `spent_usd` being paid for the draft and all before it."""
+        """Whether a larger tier will be asked instead, `spent_usd` being paid. It is let through now: of several requests that drop their
+        drafts for the one try of a tier, all but one would be left with nothing."""
+        if self._is_limit(spent_usd) or self._remaining_s() <= 0:
+            return False
         larger = steps[steps.index(step) + 1 :]
-        return not self._is_limit(spent_usd) and self._remaining_s() > 0 and any(not other.tier.breaker.is_open for other in larger)
+        self._let_through = next((other for other in larger if other.tier.breaker.try_pass()), None)
+        return self._let_through is not None
 
     def _decision_for(self, step: Step) -> Decision:
         return self._route.decision if step is self._route.steps[0] else self._decision

@@ -86,6 +86,6 @@ class Draft:
 
     def _look_at(self, kind: Kind, chunk: Mapping[str, Any]) -> None:
         if "error" in chunk:
-            raise TierFailure(f"its stream broke before it was let go: {chunk['error'].get('message')}", reason="broken")
+            raise TierFailure(str(chunk["error"].get("message")), reason="broken")
         self._usage = usage_of(chunk) or self._usage
         self.tokens += tokens_of(kind, chunk)

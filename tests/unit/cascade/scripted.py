@@ -9,7 +9,7 @@ from serving.cascade.answers import Answers, Rules
 from serving.cascade.asked import Asked
 from serving.cascade.breaker import Breaker
 from serving.cascade.chain import Limits
-from serving.cascade.config import Bounds, Price
+from serving.cascade.config import Price
 from serving.cascade.costs import Meter
 from serving.cascade.policy import FittedOn, Policy, Rule, Stage
 from serving.cascade.sticky import Sticky
@@ -77,9 +77,9 @@ class Model:
         pass
 
 
-def tier(name: str, model: Model, *, price: Price | None = None, is_local: bool = False, takes: dict[str, Bounds] | None = None) -> Tier:
+def tier(name: str, model: Model, *, price: Price | None = None, is_local: bool = False, takes=None, breaker=None) -> Tier:
     price = price or Price(input=1.0, output=2.0)
-    return Tier(name, model, Meter(price), Breaker(5, 30.0), takes or {}, {}, is_local, tells_running_usage=is_local)
+    return Tier(name, model, Meter(price), breaker or Breaker(5, 30.0), takes or {}, {}, is_local, tells_running_usage=is_local)
 
 
 def chunk(text: str = "", logprob: float | None = None, **more: Any) -> str:
@@ -137,10 +137,21 @@ class Setup:
     """A cascade of `small` and `large`, asked within a scope of its own."""
 
     def __init__(
-        self, small: Model, large: Model, *, with_policy=None, limits=None, budget=None, deadline_s=30.0, sticky_s=0.0, **of_small
+        self,
+        small: Model,
+        large: Model,
+        *,
+        with_policy=None,
+        limits=None,
+        budget=None,
+        deadline_s=30.0,
+        sticky_s=0.0,
+        breaker_of_large=None,
+        **of_small,
     ):
         self.small, self.large = small, large
-        self.tiers = [tier("small", small, is_local=True, **of_small), tier("large", large, price=Price(input=10.0, output=20.0))]
+        price = Price(input=10.0, output=20.0)
+        self.tiers = [tier("small", small, is_local=True, **of_small), tier("large", large, price=price, breaker=breaker_of_large)]
         self.work = Work()
         self.sticky = Sticky(sticky_s)
         limits = limits or Limits(first_byte_s=20.0, hold_s=5.0, attempts=1, cost_usd=None)

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from serving.cascade.asked import Asked
+from serving.cascade.breaker import Breaker
 from serving.cascade.budget import Budget
 from serving.cascade.chain import Limits
 from serving.cascade.config import Bounds, BudgetConfig
@@ -245,6 +246,18 @@ async def test_an_unsure_draft_is_kept_where_nobody_else_can_be_asked():
         setup.tiers[1].breaker.failed()
     assert await texts_of(await setup.ask()) == ["d0", "d1"]
     assert (setup.tier, setup.decision) == ("small", "kept")
+
+
+async def test_of_all_drafts_that_are_unsure_when_a_tier_may_be_tried_again_one_is_dropped_for_it_and_the_others_are_kept():
+    num, now_s = 20, [0.0]
+    breaker = Breaker(1, 60.0, lambda: now_s[0])
+    small = Model(*(draft(UNSURE, UNSURE) for _ in range(num)))
+    setup = Setup(small, Model(stream("L")), with_policy=policy(), breaker_of_large=breaker)
+    breaker.failed()
+    now_s[0] = 60.0
+    given = await asyncio.gather(*(setup.ask() for _ in range(num)))
+    found = [await texts_of(chunks) for chunks in given]
+    assert sorted(found) == [["L"], *[["d0", "d1"]] * (num - 1)]
 
 
 async def test_a_draft_that_has_cost_the_limit_is_kept():
