@@ -156,8 +156,8 @@ def _check(words: list[str]) -> int:
     if script := _find_script(settings, model):
         print(f"through its own {script.path}")
     if settings.cascade is not None:
-        print(f"and for the model auto, through the tiers of {settings.cascade}")
         _engine(settings, model, None, os.environ)
+        print(f"and for the model auto, through the tiers of {settings.cascade}")
     return 0
 
 
