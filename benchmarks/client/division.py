@@ -6,7 +6,7 @@ from dataclasses import replace
 from benchmarks.client.driver import units_of
 from benchmarks.load.plan import Plan, Request
 
-# Streams of 20 tokens a second are 10 000 pieces a second then, which one process takes in on time with cores to spare
+# Streams of 20 tokens a second are 10 000 pieces a second then, which take one process an eighth of a core
 # (benchmarks/results/client-ceiling-*.json).
 _STREAMS_A_PROCESS = 512
 _REQUESTS_PER_S_A_PROCESS = 200.0
