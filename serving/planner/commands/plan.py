@@ -36,7 +36,10 @@ def run(words: Sequence[str], _environ: Mapping[str, str]) -> int:
     plan = make_plan(model, request, machine.gpu, machine.num_gpus)
     speed = speed_of(options, model, plan, machine, hardware, assumed)
     plan = replace(plan, assumed=(*plan.assumed, *assumed))
-    print(json.dumps(plan.to_json() | speed.to_json(), indent=1) if options.json else plan_text(plan, model, machine.gpu) + speed.text())
+    if options.json:
+        print(json.dumps(plan.to_json() | speed.to_json(), indent=1))
+    else:
+        print(plan_text(plan, model, machine.gpu) + speed.text(), end="")
     return 0 if plan.fits and speed.keeps_target else 1
 
 

@@ -14,6 +14,7 @@ from serving.planner.plan import PlanRequest
 from serving.planner.prices import read_prices
 from serving.planner.ranking.as_json import ranking_json
 from serving.planner.ranking.as_text import ranking_text
+from serving.planner.ranking.operation import SPREAD_EXPERTS
 from serving.planner.ranking.page import ranking_page
 from serving.planner.ranking.ranking import Ranker
 from serving.planner.speed.calibration import read_measured
@@ -42,6 +43,7 @@ def run_ranking(options: argparse.Namespace, model: Model, request: PlanRequest)
     assumed += ranker.estimator.without_effect
     if ranking.first is not None and ranking.first.plan is not None:
         assumed = list(dict.fromkeys([*assumed, *ranking.first.plan.assumed]))
+        assumed += [SPREAD_EXPERTS] if model.shape.num_experts and ranking.first.num_replicas > 1 else []
     if options.html:
         _write(options.html, ranking_page(ranking, model, request, assumed))
     if options.json:

@@ -14,7 +14,7 @@ from serving.planner.ranking.as_json import ESTIMATE, target_json
 from serving.planner.ranking.as_text import target_words
 from serving.planner.ranking.by_concurrency import HEAD, by_concurrency_json, operation_rows
 from serving.planner.ranking.cells import table
-from serving.planner.ranking.operation import Estimator, Operation, Target
+from serving.planner.ranking.operation import SPREAD_EXPERTS, Estimator, Operation, Target
 from serving.planner.speed.calibration import read_measured
 from serving.planner.speed.efficiency import published_efficiency
 
@@ -47,7 +47,7 @@ class PlanSpeed:
             return ""
         rows = table(HEAD, operation_rows(self.operations))
         title = f"{target_words(self.target)}; with other numbers of them:"
-        return "\n".join(["", title, *rows, "", ESTIMATE, f"Speeds stand on {self.basis}."])
+        return "\n".join(["", title, *rows, "", ESTIMATE, f"Speeds stand on {self.basis}.", ""])
 
 
 def bare_machine(gpu: Gpu, num_gpus: int, hardware: Hardware, assumed: list[str]) -> Instance:
@@ -81,4 +81,5 @@ def speed_of(options: argparse.Namespace, model: Model, plan: Plan, machine: Ins
         assumed.append(f"by_concurrency: empty, since the speed cannot be estimated: {error}")
         return PlanSpeed(target, (), "")
     assumed += estimator.without_effect
+    assumed += [SPREAD_EXPERTS] if model.shape.num_experts and plan.request.data_parallel_size > 1 else []
     return PlanSpeed(target, tuple(service.by_concurrency(target)), service.efficiency.basis)

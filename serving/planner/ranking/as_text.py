@@ -22,8 +22,7 @@ def ranking_text(ranking: Ranking, model: Model, request: PlanRequest, assumed: 
     lines = [f"{model.name}: {target_words(ranking.target)}", ""]
     if ranking.winners:
         lines += table(WINNERS_HEAD, map(winner_row, ranking.winners[:NUM_SHOWN]))
-        hidden = len(ranking.winners) - NUM_SHOWN
-        lines += [f"... and {hidden} more that keep the target; --json has them all"] if hidden > 0 else []
+        lines += hidden_words(ranking)
     else:
         lines += ["nothing keeps the target"]
     lines += ["", *table(LOSERS_HEAD, loser_rows(ranking.losers))] if ranking.losers else []
@@ -33,6 +32,12 @@ def ranking_text(ranking: Ranking, model: Model, request: PlanRequest, assumed: 
     lines += ["", ESTIMATE, *notes(ranking)]
     lines += ["", "assumed:", *(f"  {line}" for line in assumed)] if assumed else []
     return "\n".join(lines) + "\n"
+
+
+def hidden_words(ranking: Ranking) -> list[str]:
+    """A line for the winners that are not shown, if there are any."""
+    hidden = len(ranking.winners) - NUM_SHOWN
+    return [f"... and {hidden} more that keep the target; --json has them all"] if hidden > 0 else []
 
 
 def target_words(target: Target) -> str:

@@ -21,6 +21,10 @@ from serving.planner.speed.efficiency import Efficiency
 from serving.planner.speed.speed import Flow, ServedModel, Speed, estimate_speed
 
 NO_PRICE = "price unknown: give a table that has it with --prices"
+SPREAD_EXPERTS = (
+    "replicas of a mixture of experts: timed without what they exchange; vLLM divides the experts over all of them "
+    "(FusedMoEParallelConfig in vllm/model_executor/layers/fused_moe/config.py)"
+)
 _SECONDS_PER_HOUR = 3600
 
 

@@ -14,6 +14,7 @@ from serving.planner.ranking.as_text import (
     NUM_SHOWN,
     WINNERS_HEAD,
     first_words,
+    hidden_words,
     how_to_run,
     loser_rows,
     notes,
@@ -65,6 +66,8 @@ def ranking_page(ranking: Ranking, model: Model, request: PlanRequest, assumed: 
     if shown:
         _text(main, "h2", "What keeps the target, the cheapest first")
         _table(main, WINNERS_HEAD, map(winner_row, shown))
+        for line in hidden_words(ranking):
+            _text(main, "p", line, "quiet")
         _text(main, "h2", f"To run the first, {shown[0].instance.name}")
         for title, lines in how_to_run(shown[0], model, request):
             _text(main, "p", title)

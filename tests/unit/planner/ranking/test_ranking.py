@@ -135,9 +135,11 @@ def test_more_copies_than_gpus_is_a_reason(rank):
 
 def test_machines_of_ones_own_take_part_with_their_price(rank, tmp_path):
     mine = tmp_path / "mine.yaml"
-    mine.write_text("instances: [{name: my box, gpu: L40S, num_gpus: 1, price_per_hour: 0.01}]")
+    mine.write_text("instances: [{name: my box, gpu: L40S, num_gpus: 1, price_per_hour: 0.01, host_memory_gib: 64, note: in the cellar}]")
     _, found = rank("--hardware", str(mine))
     assert found["winners"][0]["instance"] == "my box"
+    assert found["winners"][0]["note"] == "in the cellar"
+    assert found["winners"][0]["host_memory_bytes"] == 64 * 2**30
     assert found["winners"][0]["sagemaker"] is None
     assert found["winners"][0]["deploy_command"] is None
 
@@ -269,3 +271,11 @@ def test_a_first_that_may_not_fit_says_so(capsys):
     most = replace(request, concurrency=24)
     run_ranking(parse("--instance", "ml.g6e.xlarge"), model_of("a-model", CONFIG), most)
     assert "The first, ml.g6e.xlarge, fits by the estimates of its memory: by their ends it may not" in capsys.readouterr().out
+
+
+def test_replicas_of_a_mixture_of_experts_are_told_to_be_timed_alone(rank):
+    request = PlanRequest(context=4096, concurrency=8, tensor_parallel_size=4)
+    of_experts = rank("--instance", "ml.p5en.48xlarge", request=request, config=CONFIGS["Qwen3-30B-A3B"])[1]["assumed"]
+    dense = rank("--instance", "ml.p5en.48xlarge", request=request)[1]["assumed"]
+    assert any("timed without what they exchange" in line for line in of_experts)
+    assert not any("timed without what they exchange" in line for line in dense)
