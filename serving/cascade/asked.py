@@ -52,9 +52,10 @@ class Asked:
         messages = self._messages()
         return None if messages is None else request_features(messages)
 
-    def for_tier(self, *, is_judged: bool, tells_running_usage: bool) -> dict[str, Any]:
-        """The body to send. `tells_running_usage`: the tier can say with every chunk how much it has used."""
-        more: dict[str, Any] = {}
+    def for_tier(self, sampling: Mapping[str, Any], *, is_judged: bool, tells_running_usage: bool) -> dict[str, Any]:
+        """The body to send. `sampling`: what holds where the client says nothing, or null. `tells_running_usage`: the tier can say with
+        every chunk how much it has used."""
+        more = {name: value for name, value in sampling.items() if self.body.get(name) is None}
         if self.is_stream and isinstance(self.body.get("stream_options"), dict | None):
             more["stream_options"] = {**self._options, "include_usage": True}
             if tells_running_usage:

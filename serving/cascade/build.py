@@ -22,7 +22,8 @@ from serving.settings import Settings
 
 _REGION = "AWS_REGION"
 """SageMaker and Lambda set it; botocore looks at AWS_DEFAULT_REGION only."""
-_JUDGED = {"messages": [{"role": "user", "content": "hi"}], "logprobs": True, "top_logprobs": 2}
+_ASKED = {"messages": [{"role": "user", "content": "hi"}]}
+_JUDGED = _ASKED | {"logprobs": True, "top_logprobs": 2}
 
 
 def build_cascade(plan: Plan, local: Engine, settings: Settings, environ: Mapping[str, str]) -> CascadeEngine:
@@ -37,6 +38,7 @@ def build_cascade(plan: Plan, local: Engine, settings: Settings, environ: Mappin
     seconds = {tier.name: SecondEngine(tier, settings, environ) for tier in config.tiers if isinstance(tier, VllmTier)}
     models = {tier.name: _model(tier, local, seconds, environ) for tier in config.tiers}
     _refuse_unjudgeable(plan, models)
+    _refuse_sampling_for_nothing(config, models)
     rules = Rules(
         tiers=[_tier(tier, models[tier.name], config) for tier in config.tiers],
         policy=plan.policy,
@@ -99,3 +101,9 @@ def _refuse_unjudgeable(plan: Plan, models: Mapping[str, RemoteModel]) -> None:
     for stage in plan.policy.stages if plan.policy is not None else ():
         if stage.after is not None and (field := models[stage.tier].cannot_honour("chat", _JUDGED)) is not None:
             raise SettingsError(f"cascade: the tier {stage.tier} tells no {field}, by which the policy judges its answers; fit it without")
+
+
+def _refuse_sampling_for_nothing(config: CascadeConfig, models: Mapping[str, RemoteModel]) -> None:
+    for tier in config.tiers:
+        if (field := models[tier.name].cannot_honour("chat", _ASKED | tier.sampling)) is not None:
+            raise SettingsError(f"cascade: the tier {tier.name}: sampling.{field}: there is nothing for it there; leave it out")

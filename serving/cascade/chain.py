@@ -175,11 +175,11 @@ class Chain:
     async def _generate(self, step: Step, request_id: str) -> bytes | Chunks:
         """Raises TierFailure also where a stream does not begin in time."""
         tier, is_judged = step.tier, step.rule is not None
-        body = self._asked.for_tier(is_judged=is_judged, tells_running_usage=tier.tells_running_usage)
+        body = self._asked.for_tier(tier.sampling, is_judged=is_judged, tells_running_usage=tier.tells_running_usage)
         begins_s = min(self._limits.first_byte_s, self._limits.hold_s) if is_judged else self._limits.first_byte_s
         try:
             async with asyncio.timeout(begins_s if self._asked.is_stream else None):
-                return await tier.model.generate(self._asked.kind, {**tier.sampling, **body}, request_id, deadline_s=self._remaining_s())
+                return await tier.model.generate(self._asked.kind, body, request_id, deadline_s=self._remaining_s())
         except TimeoutError as error:
             raise TierFailure(f"the tier {tier.name} said nothing for {begins_s:g} s", reason="timeout") from error
 

@@ -19,8 +19,22 @@ from serving.strict import invalid_request, refuse_unknown_fields
 
 AUTO = "auto"
 """The model name that asks the cascade to choose."""
+_SAMPLING = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "seed",
+    "max_tokens",
+    "min_tokens",
+)
+"""Those of vLLM's SamplingParams that are numbers and that requests for chats and for completions both have."""
 _Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Number = Annotated[float, Field(allow_inf_nan=False)] | int
 _Count = Annotated[int, Field(ge=1)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 _Text = Annotated[str, Field(min_length=1)]
@@ -71,13 +85,13 @@ class Bounds(_Strict):
 
 
 class _Tier(_Strict):
-    """`takes`: bounds on `request_features.plain` of a request, all of which must hold. `sampling`: fields of requests to it that do not
-    say them."""
+    """`takes`: bounds on `request_features.plain` of a request, all of which must hold. `sampling`: fields that requests to it have if they
+    say nothing else."""
 
     name: _Name
     price: Price
     takes: dict[str, Bounds] = {}
-    sampling: dict[str, float | int] = {}
+    sampling: dict[str, _Number] = {}
 
 
 class LocalTier(_Tier):
@@ -202,16 +216,22 @@ def _refuse_contradictions(config: CascadeConfig) -> None:
             raise InvalidRequest(f"{where}.name: {tier.name!r} is taken: choose another")
         if tier.price.per_hour and (tier.price.input or tier.price.output):
             raise InvalidRequest(f"{where}.price: `per_hour` and a price of tokens: keep one")
-        _check_takes(tier.takes, f"{where}.takes")
+        _refuse_other_names(tier.takes, PLAIN_NAMES, f"{where}.takes")
+        _refuse_other_names(tier.sampling, _SAMPLING, f"{where}.sampling")
+        _check_bounds(tier.takes, f"{where}.takes")
         if isinstance(tier, OpenAITier):
             _check_url(tier.url, f"{where}.url")
 
 
-def _check_takes(takes: Mapping[str, Bounds], field: str) -> None:
+def _refuse_other_names(names: Iterable[str], known: Sequence[str], field: str) -> None:
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise InvalidRequest(f"unknown field {name!r} in {field}; " + (f"did you mean {near[0]!r}?" if near else ", ".join(known)))
+
+
+def _check_bounds(takes: Mapping[str, Bounds], field: str) -> None:
     for name, bounds in takes.items():
-        if name not in PLAIN_NAMES:
-            near = difflib.get_close_matches(name, PLAIN_NAMES, n=1)
-            raise InvalidRequest(f"unknown field {name!r} in {field}" + (f"; did you mean {near[0]!r}?" if near else ""))
         if bounds.min is None and bounds.max is None:
             raise InvalidRequest(f"{field}.{name}: has neither `min` nor `max`")
         if bounds.min is not None and bounds.max is not None and bounds.min > bounds.max:

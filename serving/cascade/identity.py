@@ -59,8 +59,8 @@ def chat_template_hash(folder: Path) -> str:
 
 
 def sampling_hash(sampling: Mapping[str, Any]) -> str:
-    """Of what a tier's requests sample with (`temperature`, `top_p`, ...), whatever the order of the names."""
-    return _hash_of(sampling)
+    """Of what a tier's requests sample with (`temperature`, `top_p`, ...), whatever the order of the names; 0 is 0.0."""
+    return _hash_of({name: float(value) if type(value) is int else value for name, value in sampling.items()})
 
 
 def _hash_of(value: Any) -> str:

@@ -11,8 +11,8 @@ from serving.engine.interface import RemoteModel
 
 @dataclass(frozen=True)
 class Tier:
-    """`takes`: bounds on a request's features, all of which must hold. `sampling`: fields of requests to it that do not say them.
-    `is_local`: the engine of this process. `tells_running_usage`: its streams can say with every chunk what has been used (vLLM's
+    """`takes`: bounds on a request's features, all of which must hold. `sampling`: fields that requests to it have if they say nothing
+    else. `is_local`: the engine of this process. `tells_running_usage`: its streams can say with every chunk what has been used (vLLM's
     `continuous_usage_stats`)."""
 
     name: str

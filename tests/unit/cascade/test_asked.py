@@ -32,9 +32,9 @@ def completion(num_top: int) -> dict:
     ],
 )
 def test_two_likely_tokens_are_asked_of_a_judged_tier(kind, body, sent):
-    asked = Asked(kind, body).for_tier(is_judged=True, tells_running_usage=False)
+    asked = Asked(kind, body).for_tier({}, is_judged=True, tells_running_usage=False)
     assert {name: asked[name] for name in sent} == sent
-    assert "logprobs" not in Asked("chat", CHAT).for_tier(is_judged=False, tells_running_usage=False)
+    assert "logprobs" not in Asked("chat", CHAT).for_tier({}, is_judged=False, tells_running_usage=False)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_two_likely_tokens_are_asked_of_a_judged_tier(kind, body, sent):
     ],
 )
 def test_a_field_that_is_wrong_reaches_the_tier_as_it_is_so_that_it_is_refused_by_name(kind, wrong):
-    asked = Asked(kind, (CHAT if kind == "chat" else TEXT) | wrong).for_tier(is_judged=True, tells_running_usage=False)
+    asked = Asked(kind, (CHAT if kind == "chat" else TEXT) | wrong).for_tier({}, is_judged=True, tells_running_usage=False)
     assert {name: asked[name] for name in wrong} == wrong
 
 
@@ -67,26 +67,26 @@ def test_what_a_tier_makes_of_such_a_field_is_left_as_it_is():
 )
 def test_every_stream_is_asked_for_its_usage(options, sent):
     asked = Asked("chat", CHAT | {"stream": True, "stream_options": options})
-    assert asked.for_tier(is_judged=False, tells_running_usage=False)["stream_options"] == sent
-    assert asked.for_tier(is_judged=False, tells_running_usage=True)["stream_options"] == sent | {"continuous_usage_stats": True}
+    assert asked.for_tier({}, is_judged=False, tells_running_usage=False)["stream_options"] == sent
+    assert asked.for_tier({}, is_judged=False, tells_running_usage=True)["stream_options"] == sent | {"continuous_usage_stats": True}
 
 
 @pytest.mark.parametrize("true", [True, 1, "true"])
 def test_a_stream_is_what_vllm_takes_for_one(true):
     asked = Asked("chat", CHAT | {"stream": true})
     assert asked.is_stream
-    assert asked.for_tier(is_judged=False, tells_running_usage=False)["stream"] is True
+    assert asked.for_tier({}, is_judged=False, tells_running_usage=False)["stream"] is True
 
 
 @pytest.mark.parametrize("other", [False, None, 0, "false", "maybe", []])
 def test_anything_else_is_none_and_stays_as_it_is(other):
     asked = Asked("chat", CHAT | {"stream": other})
     assert not asked.is_stream
-    assert asked.for_tier(is_judged=False, tells_running_usage=False)["stream"] == other
+    assert asked.for_tier({}, is_judged=False, tells_running_usage=False)["stream"] == other
 
 
 def test_a_whole_answer_is_asked_for_no_stream_options():
-    assert "stream_options" not in Asked("chat", CHAT).for_tier(is_judged=True, tells_running_usage=True)
+    assert "stream_options" not in Asked("chat", CHAT).for_tier({}, is_judged=True, tells_running_usage=True)
 
 
 @pytest.mark.parametrize(("wanted", "seen"), [(None, None), (0, [" a"]), (1, [" a", " b"]), (2, [" a", " b", " c"])])
@@ -114,3 +114,9 @@ def test_the_first_token_of_an_echoed_prompt_has_no_logprob():
 def test_answers_without_logprobs_have_no_tokens():
     assert tokens_of("chat", json.loads('{"choices": [{"index": 0, "delta": {}, "logprobs": null}]}')) == []
     assert tokens_of("chat", {"choices": []}) == []
+
+
+@pytest.mark.parametrize(("said", "sent"), [({}, 0.5), ({"temperature": None}, 0.5), ({"temperature": 0}, 0)])
+def test_a_tiers_sampling_holds_where_the_client_says_nothing(said, sent):
+    asked = Asked("chat", CHAT | said).for_tier({"temperature": 0.5}, is_judged=False, tells_running_usage=False)
+    assert asked["temperature"] == sent

@@ -162,6 +162,12 @@ def test_a_tier_without_logprobs_cannot_be_judged_by_its_tokens(tmp_path):
         build(plan, tmp_path)
 
 
+def test_a_sampling_that_a_tier_has_nothing_for_is_refused(tmp_path):
+    bedrock = {"name": "large", "engine": "bedrock", "model": "m", "region": "us-east-1", "price": {}, "sampling": {"top_k": 5}}
+    with pytest.raises(SettingsError, match=r"the tier large: sampling\.top_k: there is nothing for it there"):
+        build(plan_of(tmp_path, LOCAL, bedrock), tmp_path)
+
+
 def test_a_policy_for_the_model_that_is_here_is_taken(tmp_path, model):
     valid_for = {"small.model": model_hash(model), "small.chat_template": chat_template_hash(model)}
     plan_of(tmp_path, policy=policy(valid_for=valid_for)).check_local(model)
@@ -189,7 +195,8 @@ def test_a_policy_for_another_model_of_a_second_engine_is_refused(tmp_path, mode
 
 def test_a_policy_for_another_sampling_is_refused(tmp_path):
     fitted = policy(valid_for={"small.sampling": sampling_hash({"temperature": 0})})
-    plan_of(tmp_path, LOCAL | {"sampling": {"temperature": 0}}, LARGE, policy=fitted)
+    for same in (0, 0.0):
+        plan_of(tmp_path, LOCAL | {"sampling": {"temperature": same}}, LARGE, policy=fitted)
     with pytest.raises(SettingsError, match="another sampling of the tier small"):
         plan_of(tmp_path, LOCAL | {"sampling": {"temperature": 1}}, LARGE, policy=fitted)
 
