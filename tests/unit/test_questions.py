@@ -12,7 +12,7 @@ GOOD = {"id": "a", "messages": [{"role": "user", "content": "1+1"}], "answer": "
 
 def written(folder, *lines):
     file = folder / "questions.jsonl"
-    file.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    file.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines), encoding="utf-8")
     return file
 
 
@@ -20,6 +20,11 @@ def test_lines_are_read_in_their_order_and_empty_ones_skipped(tmp_path):
     found = read_questions(written(tmp_path, GOOD, "", GOOD | {"id": "b"}))
     assert [question.identifier for question in found] == ["a", "b"]
     assert found[0].messages == GOOD["messages"]
+
+
+def test_what_is_a_line_end_to_python_alone_ends_no_line(tmp_path):
+    question = GOOD | {"answer": "a\u2028b\x85c"}
+    assert read_questions(written(tmp_path, json.dumps(question, ensure_ascii=False), GOOD | {"id": "b"}))[0].answer == question["answer"]
 
 
 @pytest.mark.parametrize(("given", "quality"), [("2", 1.0), (" 2\n", 1.0), ("3", 0.0), ("", 0.0), (None, 0.0)])
@@ -31,6 +36,10 @@ def test_the_right_text_is_right_whatever_the_spaces_around_it(tmp_path, given, 
     ("line", "told"),
     [
         ("{", "line 2 is not JSON"),
+        ("[" * 100_000, "line 2 is not JSON"),
+        (GOOD, "line 2: id 'a' is that of an earlier line"),
+        (GOOD | {"id": ""}, "line 2: id is empty"),
+        (GOOD | {"id": "b", "messages": []}, "line 2: messages is empty"),
         ([1], "line 2: expected an object with exactly id, messages, answer"),
         ({"id": "a", "messages": []}, "line 2: expected an object with exactly"),
         (GOOD | {"anwser": "2"}, "line 2: expected an object with exactly"),
