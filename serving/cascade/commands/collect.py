@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from serving.cascade.commands import words as kinds
 from serving.cascade.fitting.collect import Collector
@@ -27,11 +28,10 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
         timeout_s=options.timeout,
     )
     questions = read_questions(options.questions)
+    # Tried before anything is asked: answers that cannot be kept would be paid for in vain.
+    _write(options.out, "a", [])
     lines, left_out = asyncio.run(collector.collect(questions))
-    try:
-        options.out.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    except OSError as error:
-        raise CascadeError(f"--out {options.out}: cannot be written: {error.strerror}") from error
+    _write(options.out, "w", lines)
     print(f"{len(lines)} of {len(questions)} questions answered by {', '.join(options.tiers)}; written: {options.out}")
     for tier in options.tiers:
         outcomes = [line["outcomes"][tier] for line in lines]
@@ -60,6 +60,14 @@ def _parser() -> kinds.Parser:
     parser.add_argument("--timeout", type=kinds.seconds, default=300.0, metavar="S", help="for one answer (default 300)")
     parser.add_argument("--api-key-env", metavar="NAME", help="the environment variable that has the server's key")
     return parser
+
+
+def _write(path: Path, mode: Literal["a", "w"], lines: Sequence[Mapping[str, Any]]) -> None:
+    try:
+        with path.open(mode, encoding="utf-8") as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    except OSError as error:
+        raise CascadeError(f"--out {path}: cannot be written: {error.strerror}") from error
 
 
 def _headers(variable: str | None, environ: Mapping[str, str]) -> dict[str, str]:

@@ -82,8 +82,8 @@ def pair_of_json(word: str) -> tuple[str, dict[str, Any]]:
 
 
 def names(word: str) -> tuple[str, ...]:
-    """Names with commas between them."""
-    return tuple(word.split(","))
+    """Names with commas between them, and spaces around."""
+    return tuple(name.strip() for name in word.split(","))
 
 
 def _number(word: str) -> float:

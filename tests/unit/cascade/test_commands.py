@@ -36,6 +36,10 @@ def test_fit_writes_a_policy_and_shows_the_naive_threshold_beside_it(files, tmp_
     assert "no server can tell when it is stale" in said.err
 
 
+def test_tiers_may_have_spaces_between_them(files, tmp_path):
+    assert fit(files, tmp_path / "policy.json", "--tiers", "small, large") == 0
+
+
 def test_eval_prints_a_document_of_one_shape(files, tmp_path, capsys):
     fit(files, tmp_path / "policy.json")
     capsys.readouterr()

@@ -87,12 +87,21 @@ async def test_an_answer_in_another_shape_is_a_question_left_out(server, tmp_pat
     assert "odd, small: something else than an OpenAI answer" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("more", "told"), [(["--tiers", "small"], "--tiers small: name two"), (["--out", "/"], "--out /: cannot be written")]
-)
-async def test_what_is_wrong_is_told_by_its_option(server, tmp_path, more, told):
-    with pytest.raises(CascadeError, match=told):
-        await collected(server, tmp_path, [("1+1", "2")], *more)
+async def test_one_tier_is_no_cascade(server, tmp_path):
+    with pytest.raises(CascadeError, match="--tiers small: name two"):
+        await collected(server, tmp_path, [("1+1", "2")], "--tiers", "small")
+
+
+async def test_answers_that_cannot_be_kept_are_not_asked_for(server, tmp_path):
+    with pytest.raises(CascadeError, match="--out /: cannot be written"):
+        await collected(server, tmp_path, [("1+1", "2")], "--out", "/")
+    assert server[1] == []
+
+
+async def test_what_an_earlier_run_wrote_is_replaced(server, tmp_path):
+    for _ in range(2):
+        await collected(server, tmp_path, [("1+1", "2")])
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
 
 
 async def test_a_server_without_a_cascade_is_told(server, tmp_path):
