@@ -64,7 +64,7 @@ class TestStableAndStrictIsForProvisioned:
         assert uneven["requests_per_day"] is None
 
 
-class TestBurstsAndDevelopmentAreForOnDemand:
+class TestBurstsDevelopmentAndManyModelsAreForOnDemand:
     def test_holds_for_bursts(self, options):
         found, best = options(f"--profile bursty --requests-per-day 20000 {LLAMA} {INSTANCE} --cold-start 8m")
         assert best == "on-demand"
@@ -74,6 +74,23 @@ class TestBurstsAndDevelopmentAreForOnDemand:
         found, _ = options(f"--profile bursty --requests-per-day 20000 {LLAMA} {INSTANCE} --cold-start 8m")
         assert found["endpoint, 1 to 16 x"].measures.holds_slo is False
         assert found["endpoint, 1 to 16 x + on-demand"].measures.holds_slo is True
+
+    def test_holds_for_development(self, options):
+        found, best = options(f"--profile business-hours --requests-per-day 50 {LLAMA} {INSTANCE} --cold-start 8m")
+        assert best == "on-demand"
+        assert all(usd(one) > 500 * usd(found[best]) for name, one in found.items() if name.startswith("endpoint"))
+        # Asleep whenever somebody comes back to it.
+        assert found["endpoint, 0 to 16 x"].measures.share_refused > 0.4
+
+    def test_holds_for_many_models(self, options):
+        one_of_ten, _ = options(f"--profile flat --requests-per-day 2000 {LLAMA} {INSTANCE}")
+        all_in_one, _ = options(f"--profile flat --requests-per-day 20000 {LLAMA} {INSTANCE}")
+        assert 10 * usd(one_of_ten["on-demand"]) == pytest.approx(usd(all_in_one["on-demand"]))
+        # Each needs an instance, which could carry the load of all ten.
+        assert usd(one_of_ten["endpoint, 1 x"]) == usd(all_in_one["endpoint, 1 x"])
+        # As docs/planning-cost.md has them.
+        assert round(usd(all_in_one["on-demand"])) == 161
+        assert round(10 * usd(one_of_ten["endpoint, 1 x"])) == 8921
 
     def test_does_not_hold_where_the_burst_is_above_the_quota(self, options):
         found, best = options(f"--profile bursty --requests-per-day 20000 --tokens-per-minute 30000 {LLAMA} {INSTANCE}")
@@ -87,6 +104,10 @@ class TestOwnWeightsAreForAnEndpoint:
         "--input-tokens 5000 --output-tokens 1000 --api-model meta.llama3-1-8b-instruct-v1:0 --api-speed ttft=1s,tpot=20ms "
         "--slo ttft=5s,e2e=5m --instance ml.g6.2xlarge --capacity concurrency=16,ttft=2s,tpot=40ms"
     )
+
+    def test_holds_where_nobody_sells_them_by_the_token(self, options):
+        found, best = options(f"--profile flat --requests-per-day 2000 {TOKENS} --slo ttft=3s,e2e=90s {INSTANCE}")
+        assert set(found) == {"endpoint, 1 x"} == {best}
 
     def test_costs_many_times_the_api_where_the_load_is_small(self, options):
         found, _ = options(f"--profile business-hours --requests-per-day 400 {self.WORDS}")
