@@ -46,8 +46,8 @@ class Answers:
     async def answer(self, asked: Asked, model: str, request_id: str) -> bytes | Chunks:
         """See `Engine.generate`. `model`: `auto` or a tier's name."""
         scope = current_scope.get() or Scope()
-        conversation = conversation_of(asked.body, scope.caller, scope.session)
         with DECIDING.time():
+            conversation = conversation_of(asked.body, scope.caller, scope.session) if self._rules.sticky.is_on else None
             route = self._route(asked, model, scope, conversation)
         bill, interruption = Bill(scope.caller, self._rules.budget), Interruption()
         give_up_at = self._give_up_at(asked, scope)
@@ -77,18 +77,19 @@ class Answers:
         return routing.chosen(rules.tiers, rules.policy, asked, sticky)
 
     def _over_budget(self, asked: Asked, model: str, over_s: float, *, refuses: bool) -> Route:
-        """To the first tier alone, where that is what the budget says and the request does not ask for another.
+        """To the first tier alone, where that is what the budget says, the request does not ask for another, and the tier takes it.
 
         Raises:
             Overloaded: it is to be refused; says when to come back.
+            InvalidRequest: it asks for the first tier by name, which does not take it.
         """
         first = self._rules.tiers[0]
-        if refuses or model not in (AUTO, first.name):
-            OVER_BUDGET.labels("refuse").inc()
-            seconds = math.ceil(over_s)
-            raise Overloaded(f"the budget is spent; come back in {seconds} s", headers={"Retry-After": str(seconds)})
-        OVER_BUDGET.labels("small").inc()
-        return Route(routing.named(first, asked).steps, "budget", {})
+        if not refuses and (model == first.name or (model == AUTO and routing.takes(first, asked))):
+            OVER_BUDGET.labels("small").inc()
+            return Route(routing.named(first, asked).steps, "budget", {})
+        OVER_BUDGET.labels("refuse").inc()
+        seconds = math.ceil(over_s)
+        raise Overloaded(f"the budget is spent; come back in {seconds} s", headers={"Retry-After": str(seconds)})
 
     def _give_up_at(self, asked: Asked, scope: Scope) -> float:
         """In the event loop's time, which is the monotonic clock's, as the scope's."""

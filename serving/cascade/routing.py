@@ -49,6 +49,11 @@ def named(tier: Tier, asked: Asked) -> Route:
     return Route((Step(tier),), "named", {})
 
 
+def takes(tier: Tier, asked: Asked) -> bool:
+    """Whether `tier` can answer the request, and its rules hold for it."""
+    return _obstacle(tier, asked) is None
+
+
 def chosen(tiers: Sequence[Tier], policy: Policy | None, asked: Asked, sticky: str | None) -> Route:
     """Through `tiers`, smallest first. `sticky`: the tier that the conversation was handed to, None if it was to none.
 
@@ -83,7 +88,7 @@ def chosen(tiers: Sequence[Tier], policy: Policy | None, asked: Asked, sticky: s
 def _place(sticky: str | None, tiers: Sequence[Tier], asked: Asked) -> int:
     """Where in `tiers` to begin: at the conversation's own, if that takes the request and is not left alone."""
     place = next((index for index, tier in enumerate(tiers) if tier.name == sticky), 0)
-    return 0 if tiers[place].breaker.is_open or _obstacle(tiers[place], asked) is not None else place
+    return 0 if tiers[place].breaker.is_open or not takes(tiers[place], asked) else place
 
 
 class _Judge:

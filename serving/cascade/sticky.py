@@ -44,6 +44,11 @@ class Sticky:
         self._clock = clock
         self._tiers: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
+    @property
+    def is_on(self) -> bool:
+        """Whether any conversation stays."""
+        return self._lasts_s > 0
+
     def tier_of(self, conversation: str | None) -> str | None:
         """The tier's name; None if it may be answered by any."""
         if conversation is None or conversation not in self._tiers:
@@ -57,7 +62,7 @@ class Sticky:
 
     def keep(self, conversation: str | None, tier: str) -> None:
         """From now on, for as long as it lasts, it stays with `tier`."""
-        if conversation is None or not self._lasts_s:
+        if conversation is None or not self.is_on:
             return
         self._tiers[conversation] = tier, self._clock() + self._lasts_s
         self._tiers.move_to_end(conversation)

@@ -431,6 +431,16 @@ async def test_beyond_the_budget_the_first_tier_answers_unjudged():
     assert 1 <= int(raised.value.headers["Retry-After"]) <= 60
 
 
+async def test_beyond_the_budget_what_the_first_tier_does_not_take_is_to_come_back_later():
+    budget = Budget(BudgetConfig(usd=1e-9, window_s=60, then="small"))
+    setup = Setup(Model(), Model(stream("L")), budget=budget, takes={"words": Bounds(max=0)})
+    await texts_of(await setup.ask())
+    with pytest.raises(Overloaded, match="the budget is spent"):
+        await setup.ask()
+    with pytest.raises(InvalidRequest, match="the tier 'small' takes words"):
+        await setup.ask(model="small")
+
+
 async def test_a_budget_can_refuse_and_is_each_keys_own():
     budget = Budget(BudgetConfig(usd=1e-9, window_s=60, per="key", then="refuse"))
     setup = Setup(Model(stream("s"), stream("t")), Model(), budget=budget)
