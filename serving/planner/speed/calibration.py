@@ -118,7 +118,9 @@ def calibrated(efficiency: Efficiency, measured: Sequence[Measured], gpu: Gpu, p
     if bandwidth is None and compute is None:
         return efficiency
     files = ", ".join(sorted({one.file for one in ours}))
-    after = replace(efficiency, basis=f"what was measured on {gpu.name} in {precision}: {files}")
+    told = [name for name, found in (("bandwidth", bandwidth), ("rate", compute)) if found is not None]
+    rest = "" if len(told) > 1 else f"; the rest on {efficiency.basis}"
+    after = replace(efficiency, basis=f"the {' and the '.join(told)} measured on {gpu.name} in {precision}: {files}{rest}")
     # What the engine itself took is in the measured share of the bandwidth, and what 8 bits gain in that of the rate.
     if bandwidth is not None:
         after = replace(after, bandwidth_share=bandwidth, step_s=exactly(0.0))

@@ -10,7 +10,7 @@ from serving.planner.instances import find_gpu, find_instance, load_hardware
 from serving.planner.interval import exactly
 
 FAMILIES = {"g4dn", "g5", "g6", "g6e", "g7e", "p4d", "p4de", "p5", "p5e", "p5en", "p6-b200", "p6-b300", "p6e-gb200"}
-FAMILIES |= {"inf2", "trn1", "trn1n", "trn2"}
+FAMILIES |= {"inf1", "inf2", "trn1", "trn1n", "trn2"}
 MINE = """
 gpus:
   - {name: RTX 4090, memory_mib: 24564, usable_mib: 24080, bandwidth_gb_per_s: 1008,

@@ -62,10 +62,17 @@ def test_it_narrows_the_interval_around_what_was_measured_and_says_on_what(tmp_p
         assert narrow.estimate == pytest.approx(share)
         assert narrow.high - narrow.low < (wide.high - wide.low) / 2
     assert "result.json" in after.basis
-    assert "L4 in float16" in after.basis
+    assert after.basis == "the bandwidth and the rate measured on L4 in float16: result.json"
 
     wide, narrow = (estimate_speed(MODEL, Flow(1000, 200, 8), one).tpot_s for one in (before, after))
     assert (narrow.high - narrow.low) / narrow.estimate < (wide.high - wide.low) / wide.estimate / 2
+
+
+def test_what_a_result_does_not_tell_stays_published_and_is_said_to(tmp_path):
+    before = published_efficiency()
+    after = calibrated(before, [measured(tmp_path, metrics={"requests_per_s": 2.0, "ttft_s": None})], L4, "float16")
+    assert after.compute_share == before.compute_share
+    assert after.basis.startswith("the bandwidth measured on L4 in float16: result.json; the rest on published measurements")
 
 
 def test_what_was_measured_is_estimated_again(tmp_path):
