@@ -65,21 +65,24 @@ def speed_of(options: argparse.Namespace, model: Model, plan: Plan, machine: Ins
     Raises:
         PlanError: an option, or a file that one names, is wrong.
     """
-    for name in ("budget", "prices", "html"):
-        if getattr(options, name) is not None:
-            said = f"--gpu {options.gpu} has no price"
-            raise PlanError(f"--{name} {getattr(options, name)}: {said}; rank machines, your own too: --hardware FILE with price_per_hour")
+    _refuse_what_needs_a_price(options)
     target = target_of(options, plan.request, assumed)
     measured = [read_measured(path, hardware.gpus) for path in options.calibrate or ()]
-    if plan.request.pipeline_parallel_size > 1:
-        assumed.append("by_concurrency: empty, since there is no estimate of the speed of pipeline stages")
-        return PlanSpeed(target, (), "")
     try:
         estimator = Estimator(model, published_efficiency(), measured)
         service = estimator.service(plan, machine, plan.request.data_parallel_size, plan.max_concurrency)
     except PlanError as error:
-        assumed.append(f"by_concurrency: empty, since the speed cannot be estimated: {error}")
+        assumed.append(f"by_concurrency: empty; {error}")
         return PlanSpeed(target, (), "")
     assumed += estimator.without_effect
+    if machine.price_per_hour is not None and plan.num_gpus < machine.num_gpus:
+        assumed.append(f"USD/M output: of the whole instance, of whose {machine.num_gpus} GPUs this takes {plan.num_gpus}")
     assumed += [SPREAD_EXPERTS] if model.shape.num_experts and plan.request.data_parallel_size > 1 else []
     return PlanSpeed(target, tuple(service.by_concurrency(target)), service.efficiency.basis)
+
+
+def _refuse_what_needs_a_price(options: argparse.Namespace) -> None:
+    for name in ("budget", "prices", "html"):
+        if getattr(options, name) is not None:
+            said = f"--gpu {options.gpu} has no price"
+            raise PlanError(f"--{name} {getattr(options, name)}: {said}; rank machines, your own too: --hardware FILE with price_per_hour")

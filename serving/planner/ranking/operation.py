@@ -101,11 +101,13 @@ class Estimator:
         self._without_experts = replace(model, tensors=outside) if self._work.num_experts else None
 
     def service(self, plan: Plan, instance: Instance, num_replicas: int, max_concurrency: int) -> Service:
-        """`num_replicas` of what `plan` divides over tensor parallel ranks; for pipeline stages there is no estimate.
+        """`num_replicas` of what `plan` divides over tensor parallel ranks.
 
         Raises:
-            PlanError: the GPU's rate is not known.
+            PlanError: there is no estimate: it has pipeline stages, or the GPU's rate is not known.
         """
+        if plan.request.pipeline_parallel_size > 1:
+            raise PlanError("there is no estimate of the speed of pipeline stages")
         replica = self._served(plan, instance)
         self._timed.add((instance.gpu.name, replica.precision))
         efficiency = calibrated(self._efficiency, self._measured, instance.gpu, replica.precision)

@@ -49,6 +49,7 @@ def test_of_an_instance_it_has_the_cost_of_all_its_gpus(plan):
     _, found = plan("--instance", "ml.g6.12xlarge", "--context", "8k", "--tensor-parallel-size", "2")
     row = found["by_concurrency"][0]
     assert row["usd_per_million_output_tokens"]["estimate"] == pytest.approx(5.752 / 3600e-6 / row["output_tokens_per_s"]["estimate"])
+    assert "USD/M output: of the whole instance, of whose 4 GPUs this takes 2" in found["assumed"]
 
 
 def test_replicas_work_side_by_side(plan):
@@ -88,7 +89,7 @@ def test_what_has_no_speed_is_planned_all_the_same_and_says_why(plan):
     code, found = plan("--gpu", "L4", "--gpus", "2", "--pipeline-parallel-size", "2", "--context", "8k")
     assert code == 0
     assert found["by_concurrency"] == []
-    assert any("by_concurrency: empty, since there is no estimate of the speed of pipeline stages" in line for line in found["assumed"])
+    assert any("by_concurrency: empty; there is no estimate of the speed of pipeline stages" in line for line in found["assumed"])
 
 
 def test_of_a_gpu_without_a_rate_the_memory_is_planned(plan, tmp_path):
