@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import dataclasses
+import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -36,17 +37,15 @@ quality and cost side by side, who answered, and what holding drafts and decidin
 def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
     """Measure, keep, print. Returns the exit code."""
     options = _parser().parse_args(words)
-    tiers = options.tiers.split(",")
-    if len(tiers) < 2 or not all(tiers):
-        raise BenchmarkError(f"--tiers {options.tiers!r}: name the tiers from small to large, like small,large")
-    if options.concurrency < 1:
-        raise BenchmarkError(f"--concurrency {options.concurrency}: give a number above 0")
+    _refuse_wrong(options)
     questions = read_questions(options.questions)
     facts = {**machine(), **busyness()}
     headers = api_headers(options.api_key, environ)
     asker = Asker(options.url.rstrip("/"), headers, options.concurrency, options.max_tokens, options.timeout)
+    # A server that is not there, or does not tell, is found out before hours of questions.
+    metrics_text(asker.url, headers)
     try:
-        answered = {model: asyncio.run(asker.ask_all(questions, model)) for model in tiers}
+        answered = {model: asyncio.run(asker.ask_all(questions, model)) for model in options.tiers}
         before = metrics_text(asker.url, headers)
         answered[_AUTO] = asyncio.run(asker.ask_all(questions, _AUTO))
     except KeyboardInterrupt:
@@ -61,17 +60,36 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="tokenport bench cascade", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="tokenport bench cascade",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("url", help="a server with a cascade: http://host:port")
     parser.add_argument("--questions", type=Path, required=True, metavar="FILE", help="JSON lines of id, messages, answer")
-    parser.add_argument("--tiers", required=True, metavar="NAME,NAME", help="the tiers' names, from small to large")
+    parser.add_argument("--tiers", type=_names, required=True, metavar="NAME,NAME", help="the tiers' names, from small to large")
     parser.add_argument("--concurrency", type=int, default=8, metavar="N", help="questions at once (default: %(default)s)")
     parser.add_argument("--max-tokens", type=int, metavar="N", help="of an answer (default: what the server allows)")
     parser.add_argument("--timeout", type=float, default=300.0, metavar="S", help="for one answer (default: %(default)s)")
     add_key_option(parser)
     add_result_options(parser)
     return parser
+
+
+def _names(word: str) -> list[str]:
+    return [name.strip() for name in word.split(",")]
+
+
+def _refuse_wrong(options: argparse.Namespace) -> None:
+    tiers = options.tiers
+    if len(tiers) < 2 or not all(tiers) or len(set(tiers)) < len(tiers) or _AUTO in tiers:
+        raise BenchmarkError(
+            f"--tiers {','.join(tiers)!r}: name the tiers from small to large, each once and without {_AUTO}, like small,large"
+        )
+    for name in ("concurrency", "max_tokens", "timeout"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < math.inf:
+            raise BenchmarkError(f"--{name.replace('_', '-')} {value}: give a number above 0")
 
 
 def _document(
@@ -82,14 +100,14 @@ def _document(
     took: Mapping[str, float | None] | None,
     questions: Sequence[Question],
 ) -> dict[str, Any]:
-    last = options.tiers.split(",")[-1]
+    last = options.tiers[-1]
     by_model = {model: summary(answers, last) for model, answers in answered.items()}
     failures = [f"{model}: {one.identifier}: {one.error}" for model, answers in answered.items() for one in answers if one.error]
     return document.assemble(
         "cascade",
         command=shlex.join(["tokenport", "bench", "cascade", *words]),
         settings={name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()},
-        target={"url": options.url, "tiers": options.tiers.split(",")},
+        target={"url": options.url, "tiers": options.tiers},
         machine=facts,
         versions=facts["packages"],
         definitions=dict(DEFINITIONS),

@@ -24,12 +24,15 @@ class Server:
     def __init__(self) -> None:
         self.url = ""
         self.num_decided = 7
+        self.num_asked = 0
+        self.has_metrics = True
         self.cut = ""
         self.garbage = ""
 
     async def answer(self, request):
         body = await request.json()
         model, question = body["model"], body["messages"][-1]["content"]
+        self.num_asked += 1
         tier = model if model != "auto" else "small" if question == "easy" else "large"
         if model == "auto":
             self.num_decided += 1
@@ -48,6 +51,8 @@ class Server:
         return response
 
     async def metrics(self, _request):
+        if not self.has_metrics:
+            raise web.HTTPNotFound
         return web.Response(text=METRICS.format(num=self.num_decided, total=0.00005 * self.num_decided))
 
 
@@ -106,6 +111,30 @@ async def test_an_answer_that_is_not_understood_is_a_failure_of_its_own(server, 
     assert "an answer that is not understood" in document.load(tmp_path / "out.json")["invalid_reasons"][0]
 
 
-async def test_one_tier_is_no_cascade(server, tmp_path, capsys):
-    assert await bench(server, tmp_path, "--tiers", "small") == 2
-    assert "--tiers 'small': name the tiers from small to large" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--tiers", "small"], "--tiers 'small': name the tiers from small to large"),
+        (["--tiers", "small,small"], "--tiers 'small,small': name the tiers from small to large, each once"),
+        (["--tiers", "small,auto"], "without auto"),
+        (["--timeout", "nan"], "--timeout nan: give a number above 0"),
+        (["--max-tokens", "0"], "--max-tokens 0: give a number above 0"),
+        (["--concurrency", "-1"], "--concurrency -1: give a number above 0"),
+    ],
+)
+async def test_an_option_without_a_meaning_is_refused_by_name(server, tmp_path, capsys, more, told):
+    assert await bench(server, tmp_path, *more) == 2
+    assert told in capsys.readouterr().err
+    assert server.num_asked == 0
+
+
+async def test_a_server_that_tells_no_metrics_is_asked_nothing(server, tmp_path, capsys):
+    server.has_metrics = False
+    assert await bench(server, tmp_path) == 2
+    assert "/metrics cannot be read" in capsys.readouterr().err
+    assert server.num_asked == 0
+
+
+async def test_tiers_may_have_spaces_between_them(server, tmp_path):
+    assert await bench(server, tmp_path, "--tiers", "small, large") == 0
+    assert document.load(tmp_path / "out.json")["target"]["tiers"] == ["small", "large"]
