@@ -96,7 +96,7 @@ def _parser() -> OneLineParser:
 
 def _target(parser: OneLineParser, word: str) -> Target:
     scheme, colon, name = word.partition(":")
-    if scheme in ("http", "https") and urlsplit(word).hostname:
+    if scheme in ("http", "https") and _is_server(word):
         return Target("http", word.rstrip("/"))
     if scheme == "bedrock" and name:
         return Target("bedrock", name)
@@ -108,10 +108,21 @@ def _target(parser: OneLineParser, word: str) -> Target:
     parser.error(f"TARGET {word!r} is none of http://HOST:PORT, sagemaker:ENDPOINT[/COMPONENT] and bedrock:MODEL{hint}")
 
 
+def _is_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0 and not parts.query and not parts.fragment
+    except ValueError:
+        return False
+
+
 def _prompt(parser: OneLineParser, words: Sequence[str], stdin: TextIO) -> str:
     if not words and stdin.isatty():
         parser.error("no PROMPT: write it behind TARGET, or into standard input")
-    prompt = " ".join(words) if words else stdin.read()
+    try:
+        prompt = " ".join(words) if words else stdin.read()
+    except UnicodeDecodeError as error:
+        parser.error(f"standard input is no text: {error}")
     if not prompt.strip():
         parser.error("the prompt is empty")
     return prompt

@@ -79,6 +79,10 @@ def test_the_region_is_the_one_given_or_the_environments():
         (("sagemaker:e/", "a"), "sagemaker:ENDPOINT"),
         (("sagemaker:", "a"), "sagemaker:ENDPOINT"),
         (("http:///path", "a"), "http://HOST:PORT"),
+        (("http://[::1", "a"), "http://HOST:PORT"),
+        (("http://h:port", "a"), "http://HOST:PORT"),
+        (("http://h:99999", "a"), "http://HOST:PORT"),
+        (("http://h/?model=m", "a"), "http://HOST:PORT"),
         (("http://h:1",), "prompt is empty"),
         (("http://h:1", "a", "--max-tokns", "5"), "did you mean --max-tokens?"),
         (("http://h:1", "a", "--max-tokens", "0"), "'0'"),
@@ -99,6 +103,13 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(words, told, capsys):
     line = capsys.readouterr().err
     assert (stopped.value.code, line.count("\n")) == (2, 1)
     assert told in line
+
+
+def test_standard_input_that_is_no_text_is_told(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        read("http://h:1", stdin=io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), encoding="utf-8"))
+    assert stopped.value.code == 2
+    assert "standard input is no text" in capsys.readouterr().err
 
 
 def test_a_terminal_is_not_waited_for(capsys):

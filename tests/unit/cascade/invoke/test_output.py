@@ -96,6 +96,35 @@ async def test_a_terminal_gets_no_control_characters():
     assert text == "\\x1b]0;title\\x07 größer\t漢字 🙂\\x0d\\x9b2J\\x7f\n"
 
 
+async def test_what_the_output_has_no_letters_for_is_written_out():
+    out = io.TextIOWrapper(io.BytesIO(), encoding="latin-1", newline="")
+    transcript = Transcript(out, shows_json=False)
+    await transcript.stream(Chunks((1.0, word("größe 漢 \ud800"))))
+    assert out.buffer.getvalue().decode("latin-1") == "größe \\u6f22 \\ud800\n"
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        word(5),
+        {"choices": [{"delta": 3}]},
+        {"choices": [3]},
+        {"choices": 3},
+        {"choices": [{"delta": {"content": "a"}}], "usage": 3},
+        {"choices": [], "usage": {"completion_tokens": "x"}},
+    ],
+)
+async def test_an_answer_that_is_none_of_openais_is_a_failure(chunk):
+    with pytest.raises(NoAnswer, match="none of OpenAI's"):
+        await written((1.0, chunk))
+
+
+@pytest.mark.parametrize(("answer", "told"), [({"choices": []}, "no choice"), ({"choices": [3]}, "none of OpenAI's")])
+def test_a_whole_answer_that_says_nothing_is_a_failure(answer, told):
+    with pytest.raises(NoAnswer, match=told):
+        Transcript(io.StringIO(), shows_json=False).whole(json.dumps(answer).encode())
+
+
 async def test_a_file_gets_what_came():
     assert (await written((1.0, word("\x1b[1m\n"))))[0] == "\x1b[1m\n"
 
