@@ -22,6 +22,8 @@ from serving.aws.bedrock_request import (
 )
 from serving.errors import InvalidRequest
 
+_NOTHING = TextPart(type="text", text="")
+
 
 def converse_parameters(request: ChatRequest, model_id: str) -> dict[str, Any]:
     """What botocore's `converse` and `converse_stream` take.
@@ -55,10 +57,11 @@ def _messages(messages: list[Message]) -> list[dict[str, Any]]:
     for index, message in enumerate(messages):
         if isinstance(message, SystemMessage):
             continue
-        role = "assistant" if isinstance(message, AssistantMessage) else "user"
-        if not said or said[-1]["role"] != role:
-            said.append({"role": role, "content": []})
-        said[-1]["content"] += _content(message, f"messages[{index}]")
+        role, blocks = "assistant" if isinstance(message, AssistantMessage) else "user", _content(message, f"messages[{index}]")
+        if said and said[-1]["role"] == role:
+            said[-1]["content"] += blocks
+        elif blocks:
+            said.append({"role": role, "content": blocks})
     return said
 
 
@@ -74,10 +77,10 @@ def _content(message: Message, where: str) -> list[dict[str, Any]]:
 
 
 def _blocks(content: str | list[TextPart] | list[TextPart | ImagePart], where: str = "") -> list[dict[str, Any]]:
+    # Converse refuses a text that is empty, as an answer that only calls tools has it, and a message without content.
     if isinstance(content, str):
-        # Converse refuses a text that is empty; one beside tool calls may be.
         return [{"text": content}] if content else []
-    return [_block(part, f"{where}[{index}].image_url.url") for index, part in enumerate(content)]
+    return [_block(part, f"{where}[{index}].image_url.url") for index, part in enumerate(content) if part != _NOTHING]
 
 
 def _block(part: TextPart | ImagePart, where: str) -> dict[str, Any]:

@@ -69,10 +69,11 @@ class ToolCall(_Fields):
 
 
 class AssistantMessage(_Fields):
-    """What the model said."""
+    """What the model said. Its reasoning is not sent: Converse wants it back with a signature, for which OpenAI has no place."""
 
     role: Literal["assistant"]
     content: str | list[TextPart] = ""
+    reasoning: str = ""
     tool_calls: list[ToolCall] = []
 
 

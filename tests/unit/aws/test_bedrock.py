@@ -75,6 +75,24 @@ def test_a_conversation_keeps_its_order_and_its_roles_alternate(converse):
     ]
 
 
+def test_what_says_nothing_is_left_out(converse):
+    nothing = {"type": "text", "text": ""}
+    made = converse(
+        messages=[
+            {"role": "system", "content": [nothing]},
+            {"role": "user", "content": [nothing, {"type": "text", "text": "Hello"}]},
+            {"role": "assistant", "content": "", "reasoning": "Hm."},
+            USER,
+        ]
+    )
+    assert made == {"modelId": MODEL, "messages": [{"role": "user", "content": [{"text": "Hello"}, {"text": "Hello"}]}]}
+
+
+def test_an_answer_can_be_sent_back_as_it_came(converse):
+    message = answered([THOUGHT, {"text": "Which place?"}])["choices"][0]["message"]
+    assert converse(messages=[USER, message, USER])["messages"][1] == {"role": "assistant", "content": [{"text": "Which place?"}]}
+
+
 def test_an_image_that_comes_along(converse):
     content = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}]
     [message] = converse(messages=[{"role": "user", "content": content}])["messages"]
