@@ -68,11 +68,10 @@ def _properties(resource: Resource, created_by: Mapping[str, Any], logical_ids: 
     for name in _JSON_PROPERTIES:
         if name in parameters:
             parameters[name] = json.loads(parameters[name])
-    if resource.kind == "scalable-target":
-        del parameters["Tags"]
+    # What a stack makes is the stack's: without the tag neither `deploy` nor `destroy` takes it for its own.
+    parameters.pop("Tags", None)
     if resource.kind == "function":
         parameters["Code"] = {"S3Bucket": {"Ref": CODE_PARAMETERS[0]}, "S3Key": {"Ref": CODE_PARAMETERS[1]}}
-        parameters["Tags"] = [{"Key": key, "Value": value} for key, value in parameters["Tags"].items()]
     if resource.kind == "function-url":
         parameters["TargetFunctionArn"] = parameters.pop("FunctionName")
     resolved: dict[str, Any] = _with_refs(parameters, logical_ids)

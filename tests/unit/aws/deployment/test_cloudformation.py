@@ -6,6 +6,7 @@ import cfnlint.api
 import pytest
 
 from serving.aws.deployment.cloudformation import template
+from serving.aws.deployment.description import TAG
 from serving.aws.deployment.endpoint_description import describe_endpoint
 from serving.aws.deployment.lambda_description import describe_function
 from serving.errors import DeployError
@@ -46,6 +47,11 @@ def test_the_template_updates_as_the_calls_do():
     properties = template(deployment)["Resources"]["Endpoint"]["Properties"]
     (update,) = [resource.update for resource in deployment.resources if resource.kind == "endpoint"]
     assert properties["DeploymentConfig"] == update.parameters["DeploymentConfig"]
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS.values(), ids=list(DEPLOYMENTS))
+def test_what_a_stack_makes_is_not_marked_as_made_by_the_command(deployment):
+    assert TAG not in json.dumps(template(deployment))
 
 
 def test_the_alarm_that_wakes_refers_to_its_policy():
