@@ -22,7 +22,8 @@ _COMMANDS: Mapping[str, str] = {
 
 
 def main(words: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run one command. Returns its exit code: 0, 1 for a failure, 2 for a wrong command line, 3 for a run that may not be believed."""
+    """Run one command. Returns its exit code: 0, 1 if a `--fail-if` holds, 2 where nothing could be done (told in one line), 3 for a run
+    that may not be believed."""
     command, rest = (words[0], words[1:]) if words else ("--help", [])
     if command in ("help", "-h", "--help"):
         print(_usage())

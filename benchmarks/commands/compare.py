@@ -40,7 +40,7 @@ examples:
       "throughput --url http://a:8080 --concurrency 8" "throughput --url http://b:8080 --concurrency 8"
   tokenport bench compare rounds            the same rounds again
 
-exit code: 0, 1 if a --fail-if holds, 2 for a wrong command line, 3 if a run is invalid
+exit code: 0, 1 if a --fail-if holds, 2 if there is nothing to compare or the command line is wrong, 3 if a run is invalid
 """
 
 
