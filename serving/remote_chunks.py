@@ -9,7 +9,7 @@ import contextlib
 import json
 from collections import deque
 from collections.abc import AsyncGenerator
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 from serving.errors import RequestError, TierFailure
 from serving.remote_errors import deadline_error, status_error
@@ -99,7 +99,8 @@ def checked_whole(who: str, body: bytes) -> bytes:
         answer = json.loads(body)
     except ValueError:
         answer = None
-    if not isinstance(answer, dict) or "choices" not in answer:
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    if not choices or not _are_objects(choices):
         raise TierFailure(f"{who} answered with something else than an OpenAI answer", reason="failed")
     return body
 
@@ -124,14 +125,19 @@ def _checked(who: str, text: str) -> dict[str, Any]:
         chunk = json.loads(text)
     except ValueError:
         chunk = None
-    if isinstance(chunk, dict) and "error" in chunk:
+    if isinstance(chunk, dict) and chunk.get("error") is not None:
         error = chunk["error"]
         status = error.get("code") if isinstance(error, dict) else None
         raise status_error(who, status if isinstance(status, int) else _UNTOLD_STATUS, text.encode(), {})
     choices = chunk.get("choices") if isinstance(chunk, dict) else None
-    if not isinstance(choices, list) or any(not isinstance(choice, dict) or "message" in choice for choice in choices):
+    if not _are_objects(choices) or any("message" in choice or not isinstance(choice.get("delta"), dict | None) for choice in choices):
         raise TierFailure(f"{who} sent something else than the chunks of an OpenAI stream", reason="failed")
     return chunk
+
+
+def _are_objects(choices: Any) -> TypeGuard[list[dict[str, Any]]]:
+    """Each with an index that is a number, or none."""
+    return isinstance(choices, list) and all(isinstance(choice, dict) and isinstance(choice.get("index", 0), int) for choice in choices)
 
 
 def _says_something(chunk: dict[str, Any]) -> bool:

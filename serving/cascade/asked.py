@@ -101,7 +101,8 @@ def usage_of(answer: Mapping[str, Any]) -> Usage | None:
     usage = answer.get("usage")
     if not isinstance(usage, dict) or not isinstance(usage.get("prompt_tokens"), int):
         return None
-    return Usage(usage["prompt_tokens"], usage.get("completion_tokens") or 0)
+    num_completion = usage.get("completion_tokens")
+    return Usage(usage["prompt_tokens"], num_completion if isinstance(num_completion, int) else 0)
 
 
 def _is_true(value: Any) -> bool:

@@ -85,7 +85,7 @@ class Draft:
         return text
 
     def _look_at(self, kind: Kind, chunk: Mapping[str, Any]) -> None:
-        if "error" in chunk:
+        if chunk.get("error") is not None:
             raise TierFailure(str(chunk["error"].get("message")), reason="broken")
         self._usage = usage_of(chunk) or self._usage
         self.tokens += tokens_of(kind, chunk)

@@ -139,6 +139,9 @@ async def test_nobody_there_is_unreachable():
         (streaming(events('{"error": {"message": "full", "code": 429}}')), "throttled"),
         (streaming(b"<html>busy</html>"), "broken"),
         (streaming(events('{"greeting": "hello"}')), "failed"),
+        (streaming(events('{"choices": [{"index": 0, "delta": "hello"}]}')), "failed"),
+        (streaming(events('{"choices": [{"index": [], "delta": {}}]}')), "failed"),
+        (streaming(events('{"choices": [3]}')), "failed"),
     ],
 )
 async def test_a_stream_that_fails_before_it_says_anything_is_a_reason_to_ask_another(handler, reason):
@@ -176,10 +179,19 @@ async def test_past_the_deadline_it_is_given_up(body):
     assert raised.value.reason == "timeout"
 
 
-async def test_what_is_no_answer_is_told():
-    async with answering(saying(200, "<html>")) as (model, _):
+@pytest.mark.parametrize(
+    "text", ["<html>", "[]", '{"choices": null}', '{"choices": []}', '{"choices": [3]}', '{"error": {}}']
+)
+async def test_what_is_no_answer_is_told(text):
+    async with answering(saying(200, text)) as (model, _):
         with pytest.raises(TierFailure, match="something else than an OpenAI answer"):
             await ask(model)
+
+
+async def test_an_error_that_is_null_is_none():
+    async with answering(streaming(events(chunk("a", error=None), "[DONE]"))) as (model, _):
+        texts = [json.loads(text) async for text in await ask(model, STREAM)]
+    assert texts[0]["choices"][0]["delta"]["content"] == "a"
 
 
 async def test_closing_a_stream_closes_its_connection():
