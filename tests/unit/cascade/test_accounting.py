@@ -158,6 +158,7 @@ async def test_the_time_that_a_draft_was_held_until_it_broke_is_told():
     go_on = asyncio.Event()
     setup = Setup(Model(Chunks([chunk("d0", SURE), go_on, ERROR])), Model(stream("L")), with_policy=policy())
     asking = asyncio.ensure_future(setup.ask())
+    await setup.small.was_asked.wait()
     await asyncio.sleep(0.06)
     go_on.set()
     await texts_of(await asking)

@@ -53,6 +53,7 @@ async def test_the_time_that_a_dropped_draft_was_held_is_told_with_the_answer_th
     dropped = Chunks([chunk("d0", UNSURE), go_on, chunk("d1", UNSURE)])
     setup = Setup(Model(dropped), Model(stream("L")), with_policy=policy())
     asking = asyncio.ensure_future(setup.ask())
+    await setup.small.was_asked.wait()
     await asyncio.sleep(0.06)
     go_on.set()
     assert await texts_of(await asking) == ["L"]
