@@ -72,8 +72,9 @@ class RemoteChunks:
         await self._texts.aclose()
 
 
-async def openai_chunks(who: str, reads: AsyncGenerator[bytes, None]) -> AsyncGenerator[str, None]:
+async def openai_chunks(who: str, reads: AsyncGenerator[bytes, None], *, needs_token_ids: bool = False) -> AsyncGenerator[str, None]:
     """The chunks of an OpenAI stream, whatever its framing, from bytes that may be split anywhere. `reads` is closed with it.
+    `needs_token_ids`: text without its `token_ids` is no answer.
 
     Raises:
         RequestError: it told an error, said something else than chunks, or ended in the middle.
@@ -82,19 +83,19 @@ async def openai_chunks(who: str, reads: AsyncGenerator[bytes, None]) -> AsyncGe
     async with contextlib.aclosing(reads):
         async for read in reads:
             for text in parser.feed(read):
-                ending.note(_checked(who, text))
+                ending.note(_checked(who, text, needs_token_ids))
                 yield text
             if parser.is_done:
                 return
     for text in parser.finish():
-        ending.note(_checked(who, text))
+        ending.note(_checked(who, text, needs_token_ids))
         yield text
     if not parser.is_done and not ending.is_told:
         raise TierFailure(f"{who} ended its stream in the middle of the answer", reason="broken")
 
 
-def checked_whole(who: str, body: bytes) -> bytes:
-    """`body`, if it is an OpenAI answer. Raises TierFailure."""
+def checked_whole(who: str, body: bytes, *, needs_token_ids: bool = False) -> bytes:
+    """`body`, if it is an OpenAI answer. Raises TierFailure. `needs_token_ids`: see `openai_chunks`."""
     try:
         answer = json.loads(body)
     except ValueError:
@@ -102,6 +103,7 @@ def checked_whole(who: str, body: bytes) -> bytes:
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if not choices or not _are_objects(choices):
         raise TierFailure(f"{who} answered with something else than an OpenAI answer", reason="failed")
+    _check_token_ids(who, choices, needs_token_ids)
     return body
 
 
@@ -120,7 +122,7 @@ class _Ending:
             self._finished[choice.get("index", 0)] = choice.get("finish_reason") is not None
 
 
-def _checked(who: str, text: str) -> dict[str, Any]:
+def _checked(who: str, text: str, needs_token_ids: bool) -> dict[str, Any]:
     try:
         chunk = json.loads(text)
     except ValueError:
@@ -132,7 +134,13 @@ def _checked(who: str, text: str) -> dict[str, Any]:
     choices = chunk.get("choices") if isinstance(chunk, dict) else None
     if not _are_objects(choices) or any("message" in choice or not isinstance(choice.get("delta"), dict | None) for choice in choices):
         raise TierFailure(f"{who} sent something else than the chunks of an OpenAI stream", reason="failed")
+    _check_token_ids(who, choices, needs_token_ids)
     return chunk
+
+
+def _check_token_ids(who: str, choices: list[dict[str, Any]], are_needed: bool) -> None:
+    if are_needed and any(choice.get("text") and choice.get("token_ids") is None for choice in choices):
+        raise TierFailure(f"{who} tells no token_ids, which the request asks for", reason="failed")
 
 
 def _are_objects(choices: Any) -> TypeGuard[list[dict[str, Any]]]:

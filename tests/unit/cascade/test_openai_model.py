@@ -186,6 +186,18 @@ async def test_what_is_no_answer_is_told(text):
             await ask(model)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_text_without_the_token_ids_that_were_asked_for_is_a_reason_to_ask_another(stream):
+    choice = {"index": 0, "text": "a", "logprobs": None, "finish_reason": "stop"}
+    told = json.dumps({"id": "c", "choices": [choice]})
+    without = streaming(events(told, "[DONE]")) if stream else saying(200, told)
+    async with answering(without) as (model, _):
+        body = {"prompt": "x", "stream": stream}
+        await model.generate("completion", body, "id1", deadline_s=10)
+        with pytest.raises(TierFailure, match="the tier large tells no token_ids"):
+            await model.generate("completion", body | {"return_token_ids": True}, "id1", deadline_s=10)
+
+
 async def test_an_error_that_is_null_is_none():
     async with answering(streaming(events(chunk("a", error=None), "[DONE]"))) as (model, _):
         texts = [json.loads(text) async for text in await ask(model, STREAM)]
