@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from serving.aws.deployment.account import Account
-from serving.aws.deployment.description import TAG, Call, Deployment, Reference, Resource
+from serving.aws.deployment.description import TAG, Call, Deployment, Exactly, Reference, Resource
 from serving.aws.deployment.inventory import find_attached, tags_of
 from serving.aws.deployment.waiting import Waiting, state_of
 from serving.errors import DeployError
@@ -52,7 +52,9 @@ def apply(
 
 
 def agrees(expected: Any, found: Any) -> bool:
-    """Whether `found` shows all that is expected; what else it shows does not matter, nor the order of a list."""
+    """Whether `found` shows all that is expected. The order of a list does not matter, nor what else is found, but in an `Exactly`."""
+    if isinstance(expected, Exactly):
+        return bool(expected.value == found)
     if isinstance(expected, Mapping):
         return isinstance(found, Mapping) and all(name in found and agrees(value, found[name]) for name, value in expected.items())
     if isinstance(expected, list):

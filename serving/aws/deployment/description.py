@@ -67,6 +67,13 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Exactly:
+    """Of what is expected a part in which nothing more may be found than it says."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
 class Status:
     """Where a resource says how far it is. What is neither ready nor failed is on its way."""
 

@@ -5,6 +5,7 @@ from typing import Any
 from serving.aws.deployment.autoscaling import deregister, scaling_resources
 from serving.aws.deployment.description import UPLOADED_TAG, Call, Deployment, Lookup, Resource, Status, tag_list, versioned
 from serving.aws.deployment.endpoint_request import VARIANT, Batch, Components, Container, EndpointRequest, check
+from serving.aws.deployment.placement import check_placement
 from serving.aws.deployment.rollback import alarm_resources, blue_green, rolling
 
 ENDPOINT_STATUS = Status("EndpointStatus", frozenset({"InService"}), frozenset({"Failed", "UpdateRollbackFailed"}), "FailureReason")
@@ -19,6 +20,8 @@ _BATCH_TIMEOUT_S = 3600
 def describe_endpoint(request: EndpointRequest) -> Deployment:
     """Raises DeployError for a combination that SageMaker refuses."""
     check(request)
+    if request.components is not None:
+        check_placement(request.components, request.hosting)
     model = _model_resource(request.name, request.container)
     if request.batch is not None:
         return Deployment(request.name, (model, _job_resource(request, request.batch, model.name)))

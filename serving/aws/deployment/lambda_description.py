@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from serving.aws.deployment.description import TAG, Call, Deployment, Lookup, Reference, Resource, Status, role_name, tag_list
+from serving.aws.deployment.description import TAG, Call, Deployment, Exactly, Lookup, Reference, Resource, Status, role_name, tag_list
 from serving.aws.deployment.lambda_package import HANDLER, code_sha256
 from serving.aws.deployment.policies import Place, function_policy, trust_policy
 
@@ -60,20 +60,21 @@ def _role_resources(request: FunctionRequest) -> tuple[Resource, Resource]:
         policy_name,
         find=Lookup(Call("iam", "GetRolePolicy", policy_key)),
         create=put,
-        expected={"PolicyDocument": policy},
+        expected={"PolicyDocument": Exactly(policy)},
         update=put,
     )
 
 
 def _function_resource(request: FunctionRequest, package: bytes, role: str | Reference) -> Resource:
     key = {"FunctionName": request.name}
+    variables = _environment(request)
     settings: dict[str, Any] = {
         "Runtime": RUNTIME,
         "Role": role,
         "Handler": HANDLER,
         "Timeout": request.timeout_s,
         "MemorySize": request.memory_mb,
-        "Environment": {"Variables": _environment(request)},
+        "Environment": {"Variables": variables},
     }
     layers = [request.adapter_layer_arn]
     return Resource(
@@ -85,7 +86,8 @@ def _function_resource(request: FunctionRequest, package: bytes, role: str | Ref
             "CreateFunction",
             {**key, **settings, "Layers": layers, "Architectures": ["x86_64"], "Code": {"ZipFile": package}, "Tags": {TAG: request.name}},
         ),
-        expected={**settings, "Layers": [{"Arn": arn} for arn in layers]},
+        # A variable that is no longer said must not stay.
+        expected={**settings, "Environment": {"Variables": Exactly(variables)}, "Layers": [{"Arn": arn} for arn in layers]},
         update=Call("lambda", "UpdateFunctionConfiguration", {**key, **settings, "Layers": layers}),
         remove=Call("lambda", "DeleteFunction", key),
         status=_STATE,

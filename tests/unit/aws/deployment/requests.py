@@ -10,7 +10,7 @@ PLAIN = ("--name", "chat", "--model", "s3://bucket/llama", "--image-uri", IMAGE,
 SCALED = ("--max-instances", "4", "--target-concurrency", "5", "--env", "TOKENPORT_MAX_NUM_SEQS=64")
 TOKENS = ("--target-tokens", "20000", "--metrics-namespace", "Tokenport")
 COMPONENTS = ("--components", "--accelerators", "1", "--memory-mb", "8000")
-TO_ZERO = ("--min-instances", "0", "--max-instances", "2", "--min-copies", "0", "--max-copies", "4", "--target-concurrency", "5")
+TO_ZERO = ("--min-instances", "0", "--max-instances", "4", "--min-copies", "0", "--max-copies", "4", "--target-concurrency", "5")
 ASYNC = ("--async", "s3://bucket/answers/", "--async-concurrency", "4", "--min-instances", "0", "--max-instances", "2")
 BATCH = ("--model", "s3://bucket/llama.tar.gz", "--batch", "s3://bucket/requests/", "--batch-output", "s3://bucket/answers/")
 KINDS = {

@@ -73,7 +73,7 @@ def test_what_scaling_has_made_of_the_number_of_instances_goes_with_it(aws):
 
 def test_another_number_of_copies_is_brought_about(aws):
     aws.apply(endpoint(*COMPONENTS))
-    aws.apply(endpoint(*COMPONENTS, "--min-copies", "2", "--max-copies", "2"))
+    aws.apply(endpoint(*COMPONENTS, "--min-copies", "2", "--max-copies", "2", "--max-instances", "2"))
     assert aws.components["chat"]["RuntimeConfig"] == {"DesiredCopyCount": 2}
 
 

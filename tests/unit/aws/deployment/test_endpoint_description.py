@@ -126,7 +126,7 @@ def test_the_server_reports_its_tokens_where_the_policy_looks_for_them():
 def test_components_bring_their_own_needs_and_start_from_zero_by_an_alarm():
     deployment = endpoint(*COMPONENTS, *TO_ZERO)
     (variant,) = one(deployment, "CreateEndpointConfig")["ProductionVariants"]
-    assert variant["ManagedInstanceScaling"] == {"Status": "ENABLED", "MinInstanceCount": 0, "MaxInstanceCount": 2}
+    assert variant["ManagedInstanceScaling"] == {"Status": "ENABLED", "MinInstanceCount": 0, "MaxInstanceCount": 4}
     assert "ModelName" not in variant
     component = one(deployment, "CreateInferenceComponent")
     needs = {"NumberOfAcceleratorDevicesRequired": 1.0, "MinMemoryRequiredInMb": 8000}
@@ -136,6 +136,17 @@ def test_components_bring_their_own_needs_and_start_from_zero_by_an_alarm():
     wake = parameters(deployment, "PutMetricAlarm")[-1]
     assert wake["MetricName"] == "NoCapacityInvocationFailures"
     assert wake["AlarmActions"] == [Reference("scaling-policy chat-wake", "PolicyARN")]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--instance-type", "ml.g5.12xlarge", "--min-copies", "4", "--max-copies", "4"),
+        ("--instance-type", "ml.g99.xlarge", "--accelerators", "64"),
+    ],
+)
+def test_copies_that_have_room_or_whose_instance_is_not_known_are_sent(words):
+    assert one(endpoint(*COMPONENTS, *words), "CreateInferenceComponent")
 
 
 def test_an_asynchronous_endpoint_scales_on_its_backlog():
@@ -182,6 +193,9 @@ def test_a_job_runs_on_a_host_of_its_own_kind_and_waits_as_long_as_sagemaker_can
         ((*COMPONENTS, "--min-copies", "0", "--target-concurrency", "2"), "--min-instances 0"),
         ((*COMPONENTS, "--async", "s3://bucket/a"), "exclude each other"),
         ((*COMPONENTS, "--traffic", "canary"), "copy by copy"),
+        ((*COMPONENTS, "--accelerators", "2"), "--accelerators 2: ml.g4dn.2xlarge has 1"),
+        ((*COMPONENTS, "--memory-mb", "40000"), "--memory-mb 40000: ml.g4dn.2xlarge has 32768"),
+        ((*COMPONENTS, "--max-copies", "3", "--target-concurrency", "2"), "--max-instances 1 is too few"),
         (("--async-concurrency", "2"), "--async"),
         (("--traffic-percent", "20"), "--traffic canary"),
         (("--traffic", "linear", "--traffic-percent", "5"), "10 to 50"),

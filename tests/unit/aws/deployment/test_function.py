@@ -68,6 +68,15 @@ def test_other_settings_and_other_code_are_changed_in_place(aws, request_):
     assert aws.changes == ["UpdateFunctionConfiguration", "UpdateFunctionCode"]
 
 
+def test_what_is_no_longer_said_goes(aws, request_):
+    named = replace(request_, bedrock_model=None, endpoint="chat", component="chat")
+    aws.apply(describe_function(named, PACKAGE))
+    aws.apply(describe_function(replace(named, component=None), PACKAGE))
+    assert "TOKENPORT_COMPONENT" not in aws.client("lambda").get_function_configuration(FunctionName="ask")["Environment"]["Variables"]
+    document = aws.client("iam").get_role_policy(RoleName="ask-tokenport", PolicyName="answer")["PolicyDocument"]
+    assert "inference-component" not in json.dumps(document)
+
+
 def test_another_model_changes_what_the_role_allows_first(aws, request_):
     aws.apply(describe_function(request_, PACKAGE))
     aws.operations.clear()
