@@ -261,6 +261,15 @@ async def test_of_all_drafts_that_are_unsure_when_a_tier_may_be_tried_again_one_
     assert sorted(found) == [["L"], *[["d0", "d1"]] * (num - 1)]
 
 
+async def test_a_tier_that_a_draft_was_dropped_for_is_left_alone_when_that_try_fails(monkeypatch):
+    monkeypatch.setattr("serving.cascade.chain._BACKOFF_S", 0.01)
+    large, limits = Model(TierFailure("cut", reason="broken")), Limits(20.0, 5.0, 2, None)
+    setup = Setup(Model(draft(UNSURE, UNSURE)), large, with_policy=policy(), limits=limits, breaker_of_large=Breaker(1, 60.0))
+    with pytest.raises(TierFailure, match="left alone"):
+        await setup.ask()
+    assert len(large.asked) == 1
+
+
 async def test_a_draft_that_has_cost_the_limit_is_kept():
     setup = Setup(Model(draft(UNSURE, UNSURE)), Model(), with_policy=policy(), limits=Limits(20.0, 5.0, 1, 1e-6))
     assert await texts_of(await setup.ask()) == ["d0", "d1"]
