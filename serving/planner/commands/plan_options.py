@@ -9,7 +9,7 @@ from serving.planner.commands.target import add_options
 from serving.planner.plan import PlanRequest
 
 _SIZE = re.compile(r"(-?\d+)([kK]?)")
-_HELP = """Does MODEL (a folder, a config.json or a hub id) fit on a GPU or an instance, with how long a context, for how many at once, how fast?
+_HELP = """Does MODEL (a folder, a config.json or a hub id) fit on a GPU or an instance, with how long a context, for how many, how fast?
 Without --gpu and --instance, or with --instance and a target: which instance, precision and split serve it for the least.
 N can be 8k (8000) or 8K (8192), as vLLM reads it.
 
