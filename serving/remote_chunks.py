@@ -98,7 +98,7 @@ def checked_whole(who: str, body: bytes, *, needs_token_ids: bool = False) -> by
     """`body`, if it is an OpenAI answer. Raises TierFailure. `needs_token_ids`: see `openai_chunks`."""
     try:
         answer = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if not choices or not _are_objects(choices):
@@ -125,7 +125,7 @@ class _Ending:
 def _checked(who: str, text: str, needs_token_ids: bool) -> dict[str, Any]:
     try:
         chunk = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         chunk = None
     if isinstance(chunk, dict) and chunk.get("error") is not None:
         error = chunk["error"]

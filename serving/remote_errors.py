@@ -57,7 +57,7 @@ def _told(body: bytes) -> tuple[str, str | None]:
     """The message, on one line, and the field it is about."""
     try:
         answer: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
         return _line(body.decode(errors="replace")), None

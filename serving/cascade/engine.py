@@ -17,6 +17,7 @@ from serving.cascade.openai_routes import OpenAIRoutes
 from serving.cascade.second_engine import SecondEngine
 from serving.engine.interface import Adapter, Adapters, Capacity, Chunks, Engine, Kind, Memory, Report
 from serving.engine.work import Work
+from serving.errors import Conflict
 
 
 class CascadeEngine:
@@ -113,6 +114,8 @@ class _Adapters:
         return self._adapters.list()
 
     async def register(self, name: str, src: str, *, preload: bool, pin: bool) -> None:
+        if name in self._names:
+            raise Conflict(f"{name!r} is a model of the cascade: choose another name")
         await self._adapters.register(name, src, preload=preload, pin=pin)
 
     async def remove(self, name: str) -> None:

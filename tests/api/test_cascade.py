@@ -14,7 +14,7 @@ from serving.cascade.config import BudgetConfig, Price
 from serving.cascade.engine import CascadeEngine
 from serving.cascade.local_model import LocalModel
 from serving.cascade.sticky import Sticky
-from serving.errors import InvalidRequest, NotReady, SettingsError, TierFailure
+from serving.errors import Conflict, InvalidRequest, NotReady, SettingsError, TierFailure
 from serving.settings import load_settings
 from tests.api.conftest import ScriptedChunks, ScriptedEngine
 from tests.unit.cascade.scripted import CHAT, SURE, UNSURE, Model, chunk, end, policy, stream, tier, whole
@@ -205,6 +205,14 @@ async def test_what_the_cascade_does_is_in_the_metrics(client, engine, large):
         'tokenport_cascade_cost_usd_total{tier="large",use="answer"}',
         'tokenport_cascade_hold_seconds_count{tier="small"}',
     } <= grown
+
+
+@pytest.mark.parametrize("name", ["auto", "large"])
+async def test_no_adapter_can_take_the_name_of_one_of_its_models(engine, cascade, name):
+    """It would be registered, and never be answered for."""
+    engine.adapters = object()
+    with pytest.raises(Conflict, match=f"'{name}' is a model of the cascade"):
+        await cascade.adapters.register(name, "/opt/adapter", preload=False, pin=False)
 
 
 async def test_a_tiers_name_must_not_be_the_models(engine, cascade):

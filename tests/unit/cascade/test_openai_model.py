@@ -142,6 +142,7 @@ async def test_nobody_there_is_unreachable():
         (streaming(events('{"choices": [{"index": 0, "delta": "hello"}]}')), "failed"),
         (streaming(events('{"choices": [{"index": [], "delta": {}}]}')), "failed"),
         (streaming(events('{"choices": [3]}')), "failed"),
+        (streaming(events("[" * 100_000)), "failed"),
     ],
 )
 async def test_a_stream_that_fails_before_it_says_anything_is_a_reason_to_ask_another(handler, reason):
