@@ -39,7 +39,7 @@ def run(words: Sequence[str], _environ: Mapping[str, str]) -> int:
     if vary >= 100:
         raise PlanError(f"--vary {vary:g}: write a number of percent between 0 and 100")
     case, notes = read_case(given)
-    report = make_report(case, vary=vary / 100, assumed=notes.assumed, not_compared=notes.not_compared)
+    report = make_report(case, notes, vary=vary / 100)
     if "json" in given:
         print(json.dumps(report, indent=2))
     else:

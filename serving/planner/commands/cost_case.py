@@ -1,18 +1,15 @@
 """From the options of `tokenport plan cost` to the case that is compared. What nobody told is written down as assumed, and what cannot be
 compared with its reason."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from serving.errors import PlanError
 from serving.planner.commands.cost_options import Given, check_together
-from serving.planner.commands.hub import fetch
-from serving.planner.cost.autoscaling import Autoscaling
-from serving.planner.cost.capacity import CAPACITY_FORM, Capacity, parse_capacity, parse_slo, parse_speed, read_capacity, read_cold_start_s
-from serving.planner.cost.case import Api, Case, Own
-from serving.planner.cost.estimate import estimated_capacity
+from serving.planner.commands.cost_own import read_own
+from serving.planner.cost.capacity import CAPACITY_FORM, parse_slo, parse_speed
+from serving.planner.cost.case import Api, Case
 from serving.planner.cost.functions import Function
 from serving.planner.cost.load import Load, read_load
 from serving.planner.cost.options import COMMITMENTS, OnDemand
@@ -21,27 +18,12 @@ from serving.planner.cost.prices import Architecture, Commitment, Prices, Provis
 from serving.planner.cost.profiles import profile
 from serving.planner.cost.quantities import count, duration_s, number, unknown, wrong
 from serving.planner.cost.quota import Quota
-from serving.planner.hardware import Instance
-from serving.planner.instances import find_instance, load_hardware
-from serving.planner.model import read_model
-from serving.planner.prices import read_prices as read_instance_prices
-from serving.planner.speed.calibration import Measured, read_measured
+from serving.planner.cost.report import Notes
 
 _DEFAULT_WAIT_S = 1.0
-_DEFAULT_CONCURRENCY = "16"
-# Of an instance's concurrency: what is left carries the load while another starts.
-_TARGET_SHARE = 0.7
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _MOST_LAMBDA_MEMORY_MB = 10_240
 _LEAST_VARIATION, _MOST_VARIATION = 0.001, 5.0
-
-
-@dataclass
-class Notes:
-    """Lines for the report, gathered while the options are read."""
-
-    assumed: list[str] = field(default_factory=list)
-    not_compared: list[str] = field(default_factory=list)
 
 
 def read_case(given: Given) -> tuple[Case, Notes]:
@@ -51,7 +33,8 @@ def read_case(given: Given) -> tuple[Case, Notes]:
         PlanError: an option is malformed, is missing, or would have no effect; names it.
     """
     check_together(given)
-    notes = Notes(["a month of 730 hours is like this load, and requests come at random within each hour"])
+    notes = Notes()
+    notes.assumed.append("a month of 730 hours is like this load, and requests come at random within each hour")
     variation = _variation(given, notes)
     most_units = count("--max-units", given.get("max_units", "16"))
     if "max_units" not in given and ("instance" in given or "mu_input_tpm" in given):
@@ -62,7 +45,7 @@ def read_case(given: Given) -> tuple[Case, Notes]:
     load, slo = _load(given), _slo(given, notes)
     prices = read_prices(Path(given["prices"]) if "prices" in given else None)
     api = _api(given, prices, seed, notes)
-    own = _own(given, load, most_units, notes)
+    own = read_own(given, load, most_units, notes)
     if api is None and own is None:
         raise PlanError(f"nothing to compare: give --api-model NAME, or --instance NAME with --capacity {CAPACITY_FORM}")
     return Case(load, slo, api, own, _function(given, prices, api, notes), most_units, variation, seed), notes
@@ -116,6 +99,8 @@ def _api(given: Given, prices: Prices, seed: int, notes: Notes) -> Api | None:
     speed = parse_speed("--api-speed", given["api_speed"]) if "api_speed" in given else None
     if speed is None:
         notes.assumed.append("nothing of the API's own latency: no --api-speed")
+    else:
+        notes.sources.append(f"speed of the API: {speed}: --api-speed")
     on_demand = OnDemand(prices.on_demand[model], quota, speed, seed)
     return Api(on_demand, _provisioned(given, model, prices, notes))
 
@@ -140,81 +125,6 @@ def _provisioned(given: Given, model: str, prices: Prices, notes: Notes) -> tupl
             why = "no price: give --mu-price-per-hour" if term not in found else "what a unit carries is not published: give --mu-input-tpm"
             notes.not_compared.append(f"provisioned, {name}: {why}")
     return tuple(known[term] for term in COMMITMENTS if term in known)
-
-
-def _own(given: Given, load: Load, most_units: int, notes: Notes) -> Own | None:
-    if "instance" not in given:
-        notes.not_compared.append("endpoint: no --instance")
-        return None
-    instance_prices = read_instance_prices(Path(given["instance_prices"])) if "instance_prices" in given else None
-    hardware = load_hardware(Path(given["hardware"]) if "hardware" in given else None, prices=instance_prices)
-    instance = find_instance(given["instance"], hardware)
-    if instance.unsupported:
-        raise PlanError(f"--instance {instance.name}: Tokenport does not run there: {instance.unsupported}")
-    usd_per_hour, source = _price(given, instance)
-    measured = [read_measured(Path(given["calibrate"]), hardware.gpus)] if "calibrate" in given else []
-    capacity = _capacity(given, replace(instance, price_per_hour=usd_per_hour), load, measured, notes)
-    notes.assumed += capacity.assumed
-    notes.assumed.append("every request takes as long as on a full instance, and all instances share one queue")
-    scaling = _autoscaling(given, capacity.concurrency, most_units, notes)
-    return Own(instance.name, usd_per_hour, source, capacity, scaling)
-
-
-def _price(given: Given, instance: Instance) -> tuple[float, str]:
-    """Dollars an hour, and who says so."""
-    if "price_per_hour" in given:
-        return number("--price-per-hour", given["price_per_hour"]), "--price-per-hour"
-    if instance.price_per_hour is None:
-        raise PlanError(f"--instance {instance.name}: no price of it is known; give --price-per-hour")
-    return instance.price_per_hour, f"{instance.price_source} ({instance.price_as_of or 'given'})"
-
-
-def _capacity(given: Given, instance: Instance, load: Load, measured: Sequence[Measured], notes: Notes) -> Capacity:
-    if "capacity" in given:
-        return parse_capacity(given["capacity"])
-    if "bench" in given:
-        return read_capacity(Path(given["bench"]))
-    concurrency = count("--concurrency", given.get("concurrency", _DEFAULT_CONCURRENCY))
-    if "concurrency" not in given:
-        notes.assumed.append(f"an instance works on {concurrency} requests at once: --concurrency")
-    return estimated_capacity(read_model(given["model"], fetch), instance, load, concurrency, given.get("quantization"), measured)
-
-
-def _autoscaling(given: Given, concurrency: int, most_units: int, notes: Notes) -> Autoscaling | None:
-    if "cold_start" in given:
-        cold_start_s = duration_s("--cold-start", given["cold_start"])
-    elif "startup" in given:
-        cold_start_s = read_cold_start_s(Path(given["startup"]))
-        notes.assumed.append(
-            "a new instance takes no longer than its server's start: --startup has neither the machine's nor the image's time"
-        )
-    else:
-        notes.not_compared.append("endpoint that scales: how long a new instance takes is not known: give --cold-start or --startup")
-        return None
-    min_instances = count("--min-instances", given.get("min_instances", "1"))
-    if min_instances > most_units:
-        raise PlanError(f"--min-instances {min_instances}: write at most {most_units}, what --max-units has")
-    target = number("--target-concurrency", given.get("target_concurrency", f"{_TARGET_SHARE * concurrency:g}"))
-    scaling = Autoscaling(
-        min_instances=min_instances,
-        max_instances=most_units,
-        target_concurrency=target,
-        cold_start_s=cold_start_s,
-        scale_out_after_s=duration_s("--scale-out-after", given.get("scale_out_after", "30s")),
-        scale_in_after_s=duration_s("--scale-in-after", given.get("scale_in_after", "15m")),
-        wake_after_s=duration_s("--wake-after", given.get("wake_after", "1m")),
-    )
-    if "target_concurrency" not in given:
-        notes.assumed.append(f"scaling aims at {target:g} requests at once on an instance: --target-concurrency")
-    for name, told in (
-        ("min_instances", "1"),
-        ("scale_out_after", "30 s above the target"),
-        ("scale_in_after", "15 min below it"),
-        ("wake_after", "1 min"),
-    ):
-        if name not in given:
-            notes.assumed.append(f"scaling: --{name.replace('_', '-')} {told}")
-    return scaling
 
 
 def _function(given: Given, prices: Prices, api: Api | None, notes: Notes) -> Function | None:

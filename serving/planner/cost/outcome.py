@@ -18,6 +18,9 @@ class Speed:
     ttft_s: float
     tpot_s: float
 
+    def __str__(self) -> str:
+        return f"TTFT {self.ttft_s * 1000:.0f} ms, TPOT {self.tpot_s * 1000:.1f} ms"
+
     def service_s(self, output_tokens: Floats) -> Floats:
         """From the start of the work on a request to its last token."""
         return self.ttft_s + np.maximum(output_tokens - 1, 0) * self.tpot_s

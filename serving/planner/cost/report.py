@@ -1,7 +1,7 @@
 """The comparison as plain data: what `tokenport plan cost --json` prints, and what its table is made of."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,16 @@ from serving.planner.cost.sizing import Evaluated
 Report = dict[str, Any]
 
 
-def make_report(case: Case, *, vary: float, assumed: list[str], not_compared: list[str]) -> Report:
+@dataclass
+class Notes:
+    """Lines of the report, gathered while the options are read: what nobody told, what is missing for an option, where figures are from."""
+
+    assumed: list[str] = field(default_factory=list)
+    not_compared: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+
+
+def make_report(case: Case, notes: Notes, *, vary: float) -> Report:
     """`vary`: by what share price and load are made smaller and larger, to see what changes."""
     found = evaluated(case)
     best = cheapest(found)
@@ -26,9 +35,9 @@ def make_report(case: Case, *, vary: float, assumed: list[str], not_compared: li
         "cheapest": best.option.name if best else None,
         "break_even": _break_evens(case, vary),
         "at_other_loads": [_other_load(case, factor) for factor in (1 - vary, 1 + vary)],
-        "not_compared": not_compared,
-        "sources": _sources(case, found),
-        "assumed": [*assumed, *_commitments(found)],
+        "not_compared": notes.not_compared,
+        "sources": [*_sources(case, found), *notes.sources],
+        "assumed": [*notes.assumed, *_commitments(found)],
     }
 
 
@@ -117,6 +126,5 @@ def _sources(case: Case, found: list[Evaluated]) -> list[str]:
     lines = [f"{charge.what}: ${charge.usd_per_unit:g}/{charge.unit}: {charge.source}" for one in found for charge in one.run.charges]
     if case.own is not None:
         capacity = case.own.capacity
-        speed = f"{capacity.concurrency} at once, TTFT {capacity.speed.ttft_s * 1000:.0f} ms, TPOT {capacity.speed.tpot_s * 1000:.1f} ms"
-        lines.append(f"speed of an instance: {speed}: {capacity.source}")
+        lines.append(f"speed of an instance: {capacity.concurrency} at once, {capacity.speed}: {capacity.source}")
     return list(dict.fromkeys(lines))

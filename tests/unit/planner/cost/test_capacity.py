@@ -1,43 +1,11 @@
-"""What an instance does: as said, as measured by `tokenport bench`, as estimated."""
-
-import json
+"""How much an instance does, how fast an API is and how fast answers must be, as they are written."""
 
 import numpy as np
 import pytest
 
 from serving.errors import PlanError
-from serving.planner.cost.capacity import parse_capacity, parse_slo, parse_speed, read_capacity, read_cold_start_s
+from serving.planner.cost.capacity import parse_capacity, parse_slo, parse_speed
 from serving.planner.cost.outcome import Slo, Speed
-
-
-def throughput(**more):
-    return {
-        "schema_version": 1,
-        "kind": "throughput",
-        "created": "2026-11-20T10:00:00+00:00",
-        "valid": True,
-        "invalid_reasons": [],
-        "chosen": [1],
-        "runs": [{"load": {"kind": "closed", "concurrency": 4}}, {"load": {"kind": "closed", "concurrency": 8}}],
-        "metrics": {
-            "ttft_s": {"mean": 0.3},
-            "tpot_s": {"mean": 0.02},
-            "mean_concurrency": 7.6,
-            "tokens": {"prompt": 51_200},
-            "num_requests": 100,
-        },
-        **more,
-    }
-
-
-@pytest.fixture
-def written(tmp_path):
-    def write(document):
-        path = tmp_path / "result.json"
-        path.write_text(json.dumps(document))
-        return path
-
-    return write
 
 
 def test_a_capacity_as_said():
@@ -64,40 +32,6 @@ def test_a_malformed_capacity_is_told(text, told):
     with pytest.raises(PlanError) as caught:
         parse_capacity(text)
     assert told in str(caught.value)
-
-
-def test_the_load_that_a_measurement_chose_is_the_capacity(written):
-    found = read_capacity(written(throughput()))
-    assert (found.concurrency, found.speed) == (8, Speed(0.3, 0.02))
-    assert found.source == "result.json, measured 2026-11-20"
-    assert found.assumed == ("prompts take as long as the 512 tokens that result.json was measured with",)
-
-
-def test_of_an_open_loop_the_mean_concurrency_is_the_capacity(written):
-    assert read_capacity(written(throughput(runs=[{"load": {"kind": "open", "rate": 3}}], chosen=[0]))).concurrency == 8
-
-
-@pytest.mark.parametrize(
-    ("document", "told"),
-    [
-        (throughput(valid=False, invalid_reasons=["the client was too slow"]), "the run is not valid: the client was too slow"),
-        (throughput(kind="latency"), "is no result of `tokenport bench throughput`"),
-        (throughput(schema_version=2), "of schema_version 1"),
-        (throughput(metrics={"ttft_s": {"mean": None}}), "does not tell TTFT, TPOT and concurrency"),
-        ([], "is no result of `tokenport bench throughput`"),
-    ],
-)
-def test_a_measurement_that_does_not_tell_is_refused(written, document, told):
-    with pytest.raises(PlanError, match="--bench") as caught:
-        read_capacity(written(document))
-    assert told in str(caught.value)
-
-
-def test_the_cold_start_of_a_measurement_is_the_time_until_ready(written):
-    document = throughput(kind="startup", metrics={"ready_s": {"mean": 42.5}})
-    assert read_cold_start_s(written(document)) == 42.5
-    with pytest.raises(PlanError, match=r"does not tell metrics\.ready_s\.mean"):
-        read_cold_start_s(written(throughput(kind="startup", metrics={})))
 
 
 def test_an_answer_takes_its_first_token_and_one_step_for_each_further_one():

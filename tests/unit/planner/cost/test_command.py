@@ -10,6 +10,13 @@ from serving.planner.commands.cost import run
 
 PROFILE = "--profile flat --requests-per-day 500 --input-tokens 500 --output-tokens 100"
 API = "--api-model meta.llama3-1-8b-instruct-v1:0"
+BENCH = {
+    "schema_version": 1,
+    "created": "2026-11-20T10:00:00+00:00",
+    "valid": True,
+    "invalid_reasons": [],
+    "machine": {"cpu": "a processor", "gpus": [{"name": "NVIDIA L4"}]},
+}
 INSTANCE = "--instance ml.g6.2xlarge --capacity concurrency=4,ttft=500ms,tpot=20ms"
 
 
@@ -37,7 +44,9 @@ def test_every_option_is_told_with_cost_latency_shares_and_use(report):
 
 
 def test_every_price_is_told_with_its_source_and_date(report):
-    sources = report(f"{PROFILE} {API} {INSTANCE}")["sources"]
+    sources = report(f"{PROFILE} {API} --api-speed ttft=1s,tpot=10ms {INSTANCE} --cold-start 5m")["sources"]
+    assert "speed of the API: TTFT 1000 ms, TPOT 10.0 ms: --api-speed" in sources
+    assert "time to a new instance: 300.0 s: --cold-start" in sources
     assert any("$0.22/million" in line and "pricing.yml" in line and "2025-01-26" in line for line in sources)
     assert any("ml.g6.2xlarge: $1.222/hour" in line and "2025-01-26" in line for line in sources)
     assert any("speed of an instance: 4 at once, TTFT 500 ms, TPOT 20.0 ms: --capacity" in line for line in sources)
@@ -141,8 +150,21 @@ def test_a_speed_may_be_the_planners_estimate(tmp_path, report):
     assert found["options"][0]["ttft_s"]["p50"] > 0
     assert any("the speed is an estimate, not a measurement" in line for line in found["assumed"])
     assert "an instance works on 16 requests at once: --concurrency" in found["assumed"]
-    with pytest.raises(PlanError, match=r"cannot be served on ml\.g6\.2xlarge as asked: does not fit"):
-        report(f"{PROFILE} --instance ml.g6.2xlarge --model {tmp_path} --concurrency 1000000")
+    with pytest.raises(
+        PlanError, match=r"on ml\.g6\.2xlarge as asked: does not fit: .* GiB short on each GPU; \d+ at once fit: --concurrency"
+    ):
+        report(f"{PROFILE} --instance ml.g6.2xlarge --model {tmp_path} --concurrency 2000")
+    # It computes in 16 bits, and what was measured in 8 says nothing of that.
+    measured = {
+        **BENCH,
+        "kind": "throughput",
+        "machine": {"gpus": [{"name": "NVIDIA L4"}]},
+        "metrics": {"requests_per_s": 1},
+        "efficiency": {"precision": "int8", "bytes_per_s": 2e11},
+    }
+    (tmp_path / "measured.json").write_text(json.dumps(measured))
+    with pytest.raises(PlanError, match=r"--calibrate measured\.json: without effect"):
+        report(f"{PROFILE} --instance ml.g6.2xlarge --model {tmp_path} --calibrate {tmp_path}/measured.json")
 
 
 def test_the_table_marks_the_cheapest_and_says_what_it_stands_on(capsys):
@@ -239,13 +261,13 @@ def test_one_instance_at_most_scales_to_zero_only(report):
 
 
 def test_speed_and_cold_start_may_be_results_of_tokenport_bench(tmp_path, report):
-    head = {"schema_version": 1, "created": "2026-11-20T10:00:00+00:00", "valid": True, "invalid_reasons": []}
     metrics = {"ttft_s": {"mean": 0.3}, "tpot_s": {"mean": 0.02}, "tokens": {"prompt": 5000}, "num_requests": 10}
     runs = [{"load": {"kind": "closed", "concurrency": 8}}]
-    (tmp_path / "speed.json").write_text(json.dumps({**head, "kind": "throughput", "metrics": metrics, "runs": runs}))
-    (tmp_path / "start.json").write_text(json.dumps({**head, "kind": "startup", "metrics": {"ready_s": {"mean": 42.5}}}))
+    (tmp_path / "speed.json").write_text(json.dumps({**BENCH, "kind": "throughput", "metrics": metrics, "runs": runs}))
+    (tmp_path / "start.json").write_text(json.dumps({**BENCH, "kind": "startup", "metrics": {"ready_s": {"mean": 42.5}}}))
     found = report(f"{PROFILE} --instance ml.g6.2xlarge --bench {tmp_path}/speed.json --startup {tmp_path}/start.json")
     assert [option["name"] for option in found["options"]] == ["endpoint, 1 x", "endpoint, 1 to 16 x", "endpoint, 0 to 16 x"]
-    assert "speed of an instance: 8 at once, TTFT 300 ms, TPOT 20.0 ms: speed.json, measured 2026-11-20" in found["sources"]
+    assert "speed of an instance: 8 at once, TTFT 300 ms, TPOT 20.0 ms: speed.json, measured 2026-11-20 on NVIDIA L4" in found["sources"]
+    assert "time to a new instance: 42.5 s: start.json, measured 2026-11-20 on NVIDIA L4" in found["sources"]
     assert "prompts take as long as the 500 tokens that speed.json was measured with" in found["assumed"]
     assert any("--startup has neither the machine's nor the image's time" in line for line in found["assumed"])
