@@ -18,7 +18,7 @@ from serving.planner.checkpoint.families import FAMILIES
 from serving.planner.checkpoint.parts import Part, parts_of
 from serving.planner.checkpoint.tensors import Tensor, read_tensors
 from serving.planner.memory.weight_format import WeightFormat, checkpoint_config, checkpoint_format
-from serving.planner.model_shape import ModelShape
+from serving.planner.model_shape import ModelShape, text_config
 
 _TORCH_TO_SAFETENSORS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float": "F32", "half": "F16"}
 FLOAT_BYTES = {"bfloat16": 2, "float16": 2, "half": 2, "float32": 4, "float": 4}
@@ -102,8 +102,9 @@ def model_of(name: str, config: Mapping[str, Any], tensors: tuple[Tensor, ...] =
 
 def config_dtype(config: Mapping[str, Any]) -> str:
     """The type of a checkpoint's floats by its config, `bfloat16` where it does not say."""
-    text = config.get("text_config") or {}
-    told = next((holder[key] for holder in (config, text) for key in ("dtype", "torch_dtype") if holder.get(key)), "bfloat16")
+    told = next(
+        (holder[key] for holder in (config, text_config(config)) for key in ("dtype", "torch_dtype") if holder.get(key)), "bfloat16"
+    )
     return str(told).removeprefix("torch.")
 
 

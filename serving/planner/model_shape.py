@@ -31,9 +31,9 @@ class ModelShape:
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of a multimodal model's config the part that describes its decoder, else the config itself."""
-    nested = config.get("text_config")
-    return nested if isinstance(nested, Mapping) else config
+    """Of a multimodal model's config the part that describes its decoder, by any of the names that vLLM reads, else the config itself."""
+    nested = (config.get(name) for name in ("text_config", "llm_config", "language_config"))
+    return next((part for part in nested if isinstance(part, Mapping)), config)
 
 
 def read_shape(config: Mapping[str, Any]) -> ModelShape | None:

@@ -1,6 +1,7 @@
 """The tensors of a model summed up: all that one layer has in one place and one form is one part, so that a plan takes a few hundred of
 them however many thousands of experts there are."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -52,7 +53,7 @@ def _part_of(tensor: Tensor, computed: WeightFormat | None) -> Part:
     part = Part(place, layer, is_last, can_quantize=False, numbers=0, rows=0, fixed_bytes=0)
     if not tensor.is_float or name.endswith(_SCALES):
         return replace(part, fixed_bytes=tensor.num_bytes)
-    rows = tensor.num_elements // tensor.shape[-1] if num_dimensions > 1 else 0
+    rows = math.prod(tensor.shape[:-1]) if num_dimensions > 1 else 0
     linear = is_linear(name, num_dimensions)
     if computed is None or not linear or not computed.quantizes(name.removesuffix(".weight"), is_expert=place is Place.EXPERTS):
         return replace(part, can_quantize=linear and computed is None, numbers=tensor.num_elements, rows=rows)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from serving.errors import PlanError
-from serving.planner.memory.weight_format import checkpoint_config
+from serving.planner.memory.weight_format import checkpoint_config, weights_of_groups
 from serving.planner.model import Model
 from serving.planner.model_shape import ModelShape
 from serving.planner.plan import Division
@@ -77,7 +77,7 @@ def _why_not_quantized(told: Mapping[str, Any] | None) -> str | None:
     """Numbers of 8 bits with a scale for each row, or for all, are padded like any others; packed ones and blocks of them are not."""
     if not told:
         return None
-    groups = [group.get("weights") or {} for group in (told.get("config_groups") or {}).values()]
+    groups = weights_of_groups(told)
     is_plain = groups and all(group.get("num_bits") == 8 and group.get("strategy") in ("channel", "tensor") for group in groups)
     if told.get("quant_method") != "compressed-tensors" or not is_plain or told.get("format") == "pack-quantized":
         return f"the checkpoint is quantized with {told.get('quant_method')}, which is not 8 bits with a scale for each row"

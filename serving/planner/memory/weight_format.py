@@ -6,12 +6,13 @@ which is needed only where there are no safetensors headers: these tell the byte
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from serving.errors import PlanError
 from serving.planner.hardware import Device
+from serving.planner.model_shape import text_config
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,18 @@ def online_format(quantization: str, device: Device = "cuda") -> WeightFormat:
 
 
 def checkpoint_config(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What config.json says of a checkpoint that is quantised; None for floats."""
-    for holder in (config, config.get("text_config") or {}):
+    """What config.json says of a checkpoint that is quantised; None for floats.
+
+    Raises:
+        PlanError: it is said in a form that nobody reads.
+    """
+    for holder in (config, text_config(config)):
         for key in ("quantization_config", "compression_config"):
-            if isinstance(holder.get(key), Mapping):
-                return dict(holder[key])
+            if not holder.get(key):
+                continue
+            if not isinstance(holder[key], Mapping):
+                raise PlanError(f"config.json: {key}={holder[key]!r} is no mapping")
+            return dict(holder[key])
     return None
 
 
@@ -84,10 +92,10 @@ def checkpoint_format(told: Mapping[str, Any]) -> WeightFormat:
     """The format that `checkpoint_config` describes.
 
     Raises:
-        PlanError: the method is not known here, or a field is missing.
+        PlanError: the method is not known here, or a field is missing or wrong.
     """
     method = str(told.get("quant_method", "compressed-tensors" if "config_groups" in told else "unknown"))
-    ignored = tuple(told.get("ignore") or told.get("modules_to_not_convert") or told.get("llm_int8_skip_modules") or ())
+    ignored = _ignored(told)
     if method == "compressed-tensors":
         return _compressed_tensors(told, ignored)
     if method in ("awq", "gptq"):
@@ -95,9 +103,7 @@ def checkpoint_format(told: Mapping[str, Any]) -> WeightFormat:
         # A scale of 16 bits and a zero point for each group; AWQ and GPTQ files carry both always.
         return WeightFormat(method, bits, 16 + bits, group_size=None if group < 0 else group, ignored=ignored)
     if method == "fp8":
-        block = told.get("weight_block_size")
-        blocks = {"scale_bits": 32, "group_size": block[1], "block_rows": block[0]} if block else {}
-        return WeightFormat(method, 8, **blocks, ignored=ignored)
+        return _fp8(told, ignored)
     if method == "mxfp4":
         # The kernels want both sides of an expert's matrix to be multiples of up to 256, by which gpt-oss-20b, measured, is 5 % larger:
         # https://github.com/llm-d-incubation/llm-d-planner/blob/main/docs/empirical-vllm-memory-results.md
@@ -111,8 +117,40 @@ def checkpoint_format(told: Mapping[str, Any]) -> WeightFormat:
     )
 
 
+def weights_of_groups(told: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Of compressed-tensors: for each of its groups of layers what their weights are.
+
+    Raises:
+        PlanError: a group is none.
+    """
+    groups = told.get("config_groups") or {}
+    found = [group.get("weights") or {} for group in groups.values() if isinstance(group, Mapping)] if isinstance(groups, Mapping) else None
+    if found is None or len(found) < len(groups) or not all(isinstance(weights, Mapping) for weights in found):
+        raise PlanError("config.json: quantization_config: config_groups is no mapping of groups, each with its weights")
+    return found
+
+
+def _ignored(told: Mapping[str, Any]) -> tuple[str, ...]:
+    for name in ("ignore", "modules_to_not_convert", "llm_int8_skip_modules"):
+        modules = told.get(name)
+        if modules and not (isinstance(modules, list) and all(isinstance(module, str) for module in modules)):
+            raise PlanError(f"config.json: quantization_config: {name}={modules!r} is no list of names")
+        if modules:
+            return tuple(modules)
+    return ()
+
+
+def _fp8(told: Mapping[str, Any], ignored: tuple[str, ...]) -> WeightFormat:
+    block = told.get("weight_block_size")
+    if not block:
+        return WeightFormat("fp8", 8, ignored=ignored)
+    if not (isinstance(block, list) and len(block) == 2 and all(isinstance(side, int) and side > 0 for side in block)):
+        raise PlanError(f"config.json: quantization_config: weight_block_size={block!r} is no list of two whole numbers above 0")
+    return WeightFormat("fp8", 8, 32, group_size=block[1], block_rows=block[0], ignored=ignored)
+
+
 def _compressed_tensors(told: Mapping[str, Any], ignored: tuple[str, ...]) -> WeightFormat:
-    groups: Sequence[Mapping[str, Any]] = [group.get("weights") or {} for group in (told.get("config_groups") or {}).values()]
+    groups = weights_of_groups(told)
     if not groups:
         raise PlanError("config.json: quantization_config: config_groups is missing")
     weights = groups[0]
@@ -125,9 +163,13 @@ def _compressed_tensors(told: Mapping[str, Any], ignored: tuple[str, ...]) -> We
 
 
 def _number(told: Mapping[str, Any], method: str, *names: str) -> int:
+    """A group size of -1 is AWQ's and GPTQ's word for a whole row."""
     value = next((told[name] for name in names if told.get(name) is not None), None)
-    if not isinstance(value, int):
+    if value is None:
         raise PlanError(f"config.json: quantization_config of {method}: {names[0]} is missing")
+    is_whole_row = names[0] == "group_size" and value == -1
+    if not isinstance(value, int) or isinstance(value, bool) or (value < 1 and not is_whole_row):
+        raise PlanError(f"config.json: quantization_config of {method}: {names[0]}={value!r} is no whole number above 0")
     return value
 
 

@@ -76,7 +76,7 @@ def _rotary_numbers(decoder: Mapping[str, Any], layout: Layout) -> float:
     scaling = decoder.get("rope_parameters") or decoder.get("rope_scaling") or {}
     positions = decoder["max_position_embeddings"]
     if scaling.get("rope_type", scaling.get("type")) == "yarn":
-        positions = max(positions, scaling.get("original_max_position_embeddings", positions) * scaling.get("factor", 1))
+        positions = max(positions, (scaling.get("original_max_position_embeddings") or positions) * (scaling.get("factor") or 1))
     part = decoder.get("partial_rotary_factor") or scaling.get("partial_rotary_factor") or decoder.get("rotary_pct") or 1
     rotated = decoder.get("qk_rope_head_dim") or int(layout.sharding.shape.head_dim * part)
     # Gemma 3 has a table for its local layers, and one for the others.

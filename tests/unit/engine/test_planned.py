@@ -88,7 +88,7 @@ def test_what_is_left_out_of_the_plan_is_said(model):
     ("changes", "devices", "reason"),
     [
         ({"model_type": "brand_new"}, [as_cpu(24 * GIB)], "not an architecture that is known here"),
-        ({"rope_scaling": ["of", "a", "new", "kind"]}, [as_cpu(24 * GIB)], "something that the planner does not understand"),
+        ({"rope_scaling": ["of", "a", "new", "kind"]}, [as_cpu(24 * GIB)], "rope_scaling=['of', 'a', 'new', 'kind'] is no mapping"),
         ({}, [], "no device of the engine can be seen"),
     ],
 )

@@ -1,5 +1,6 @@
 """What is read of a model: a folder, a config.json, a hub id; and what is said of files that cannot be planned."""
 
+import contextlib
 import json
 import struct
 from pathlib import Path
@@ -8,8 +9,10 @@ import pytest
 
 from serving.errors import PlanError
 from serving.planner.checkpoint.tensors import Tensor, read_tensors
+from serving.planner.memory.fit import make_plan
 from serving.planner.model import Fetched, model_of, read_model
-from tests.unit.planner.known_models import CONFIGS
+from serving.planner.plan import PlanRequest
+from tests.unit.planner.known_models import CONFIGS, gpu
 
 LLAMA = CONFIGS["Llama-3.1-8B"]
 
@@ -121,16 +124,71 @@ def test_a_missing_field_is_named(name):
         ("vocab_size", "many", "vocab_size='many' is no positive whole number"),
         ("num_key_value_heads", 5, "num_key_value_heads=5 does not divide num_attention_heads=32"),
         ("num_attention_heads", 7, "num_key_value_heads=8 does not divide num_attention_heads=7"),
-        ("kv_lora_rank", 512, "qk_nope_head_dim is missing, which latent attention"),
-        ("layer_types", ["linear_attention", "full_attention"], "has a recurrent state; such models are not planned"),
-        ("mamba_d_state", 16, "has a recurrent state"),
-        ("index_topk", 2048, "has an index of tokens beside its KV cache"),
-        ("is_encoder_decoder", True, "has an encoder"),
+        ("num_hidden_layers", 10**9, "num_hidden_layers=1000000000 is more than the 10000 that are planned"),
+        ("layer_types", ["full_attention"] * 2, "layer_types has 2 layers, and num_hidden_layers=32"),
     ],
 )
 def test_an_impossible_field_is_named_with_its_value(field, value, told):
     with pytest.raises(PlanError, match=told):
         model_of("m", LLAMA | {field: value})
+
+
+def test_latent_attention_without_its_sizes_is_named():
+    with pytest.raises(PlanError, match="qk_nope_head_dim is missing, which latent attention"):
+        model_of("m", LLAMA | {"model_type": "deepseek_v2", "kv_lora_rank": 512})
+
+
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ({"layer_types": ["linear_attention", "full_attention"] * 16}, "layers of the kind linear_attention"),
+        ({"mamba_d_state": 16}, "a recurrent state"),
+        ({"linear_num_value_heads": 32, "full_attention_interval": 4}, "a recurrent state"),  # as Qwen3-Next is published
+        ({"attn_type_list": [0, 0, 1, 0]}, "a recurrent state"),  # MiniMax-Text-01
+        ({"conv_L_cache": 3}, "a recurrent state"),  # LFM2
+        ({"index_topk": 2048}, "an index of tokens beside its KV cache"),
+        ({"is_encoder_decoder": True}, "an encoder"),
+        ({"num_kv_shared_layers": 15}, "layers that share a KV cache"),  # Gemma 3n
+        ({"global_head_dim": 512}, "layers whose heads are unlike those of others"),  # Gemma 4
+        ({"block_configs": [{}]}, "layers whose heads are unlike those of others"),  # Nemotron-NAS
+        ({"v_head_dim": 64, "head_dim": 128}, "values of another size than its keys"),
+        ({"kv_lora_rank": 256}, r"latent attention \(kv_lora_rank\) that is not known here"),  # MiniCPM3
+    ],
+)
+def test_what_is_not_a_plain_kv_cache_is_refused_with_tensors_too(fields, what):
+    tensors = (Tensor("model.norm.weight", (4096,), "BF16"),)
+    for files in ((), tensors):
+        with pytest.raises(PlanError, match=f"model_type=llama has {what}; such models are not planned"):
+            model_of("m", LLAMA | fields, files)
+
+
+def test_attention_everywhere_is_planned_whatever_list_says_so():
+    assert model_of("m", LLAMA | {"attn_type_list": [1] * 32, "layer_types": ["full_attention"] * 33})
+
+
+WRONG = ("x", -1, 1.5, True, [], [None], {"a": 1}, float("nan"), 10**30)
+FIELDS = sorted(
+    {*CONFIGS["Qwen3-30B-A3B"], *CONFIGS["DeepSeek-V3"]}
+    | {"sliding_window", "max_window_layers", "attention_chunk_size", "layer_types", "mlp_only_layers", "decoder_sparse_step"}
+    | {"rope_scaling", "rope_parameters", "partial_rotary_factor", "model_max_length", "shared_expert_intermediate_size", "head_dim"}
+    | {"quantization_config", "torch_dtype", "text_config", "num_local_experts", "architectures", "hidden_act"}
+)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("name", ["Qwen3-30B-A3B", "DeepSeek-V3"])
+def test_a_field_of_a_wrong_kind_is_named_or_harmless(name, field):
+    config = CONFIGS[name] | {"num_hidden_layers": 2, "use_sliding_window": True, "first_k_dense_replace": 1}
+    for value in WRONG:
+        with contextlib.suppress(PlanError):
+            make_plan(model_of("m", config | {field: value}), PlanRequest(context=128), gpu(80), 1)
+
+
+def test_a_rotary_factor_that_is_none_is_named_with_where_it_stands():
+    with pytest.raises(PlanError, match=r"config.json: rope_scaling.factor=-8 is no number above 0"):
+        model_of("m", LLAMA | {"rope_scaling": {"rope_type": "linear", "factor": -8}})
+    with pytest.raises(PlanError, match=r"config.json: rope_parameters.full_attention.factor='x' is no number above 0"):
+        model_of("m", LLAMA | {"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": "x"}}})
 
 
 @pytest.mark.parametrize(
@@ -139,6 +197,11 @@ def test_an_impossible_field_is_named_with_its_value(field, value, told):
         ({"quant_method": "awq"}, "quantization_config of awq: bits is missing"),
         ({"quant_method": "aqlm"}, "quant_method=aqlm is not known here"),
         ({"quant_method": "compressed-tensors"}, "config_groups is missing"),
+        ({"quant_method": "compressed-tensors", "config_groups": {"a": 1}}, "config_groups is no mapping of groups"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 0}, "quantization_config of gptq: group_size=0 is no whole number above 0"),
+        ({"quant_method": "fp8", "weight_block_size": [128]}, r"weight_block_size=\[128\] is no list of two whole numbers"),
+        ({"quant_method": "fp8", "ignore": "lm_head"}, "ignore='lm_head' is no list of names"),
+        ("fp8", "quantization_config='fp8' is no mapping"),
     ],
 )
 def test_a_quantisation_that_the_config_does_not_tell_is_named(quantization_config, told):
