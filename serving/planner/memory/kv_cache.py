@@ -29,11 +29,19 @@ _GROUP_TOLERANCE = 1.5
 
 
 @dataclass(frozen=True)
+class Window:
+    """Tokens that a layer looks back: always so many, or `is_chunk`, to where its own part of so many began."""
+
+    num_tokens: int
+    is_chunk: bool = False
+
+
+@dataclass(frozen=True)
 class Group:
-    """Layers that share a table of blocks: how many of them each stage has. `window`: tokens that they look back, None for all."""
+    """Layers that share a table of blocks: how many of them each stage has. `window`: None where they look at everything."""
 
     layers_of_stage: tuple[int, ...]
-    window: int | None
+    window: Window | None
 
 
 @dataclass(frozen=True)
@@ -78,10 +86,13 @@ class KvCache:
         return low
 
     def _group_blocks(self, group: Group, context: int) -> int:
-        if group.window is None:
+        window = group.window
+        if window is None:
             return -(-context // self.block_size)
+        if window.is_chunk:
+            return -(-min(window.num_tokens + self.in_flight, context) // self.block_size)
         # One more, since a window need not begin where a block does.
-        return -(-min(group.window - 1 + self.in_flight, context) // self.block_size) + 1
+        return -(-min(window.num_tokens - 1 + self.in_flight, context) // self.block_size) + 1
 
     def _stage_block_bytes(self) -> list[int]:
         stages = zip(*(group.layers_of_stage for group in self.groups), strict=True)
@@ -124,22 +135,45 @@ def kv_number_bytes(model: Model, kv_cache_dtype: str, float_bytes: int) -> int:
     raise PlanError(f"kv_cache_dtype={kv_cache_dtype!r} is not planned; it can be auto, bfloat16, float16, fp8, fp8_e4m3 or fp8_e5m2")
 
 
-def layer_windows(decoder: Mapping[str, Any]) -> list[int | None]:
-    """For each layer how many tokens it looks back, None for all of them."""
-    number, window = decoder["num_hidden_layers"], decoder.get("sliding_window")
-    if not window or not decoder.get("use_sliding_window", True):
+def layer_windows(decoder: Mapping[str, Any]) -> list[Window | None]:
+    """For each layer how far it looks back, None where it looks at everything.
+
+    Raises:
+        PlanError: the config has a pattern that is not planned.
+    """
+    number = decoder["num_hidden_layers"]
+    if decoder.get("attention_chunk_size"):
+        chunk = Window(decoder["attention_chunk_size"], is_chunk=True)
+        return [chunk if is_chunked else None for is_chunked in _chunked_layers(decoder, number)]
+    if not decoder.get("sliding_window") or not decoder.get("use_sliding_window", True):
         return [None] * number
-    told = decoder.get("layer_types")
-    if told:
-        return [window if kind == "sliding_attention" else None for kind in told[:number]]
-    pattern = decoder.get("sliding_window_pattern") or _PATTERNS.get(decoder["model_type"])
-    if isinstance(pattern, int):
+    window = Window(decoder["sliding_window"])
+    if decoder.get("layer_types"):
+        return [window if kind == "sliding_attention" else None for kind in decoder["layer_types"][:number]]
+    pattern = decoder.get("sliding_window_pattern") or _PATTERNS.get(decoder["model_type"], 0)
+    if not isinstance(pattern, int) or pattern < 0:
+        raise PlanError(f"config.json: sliding_window_pattern={pattern!r} is no whole number, and layer_types is missing")
+    if pattern:
         return [None if (layer + 1) % pattern == 0 else window for layer in range(number)]
-    return [window] * number
+    if not decoder.get("use_sliding_window"):
+        return [window] * number
+    first = decoder.get("max_window_layers")
+    return [None if layer < (_QWEN_WINDOWLESS if first is None else first) else window for layer in range(number)]
 
 
-_PATTERNS = {"gemma2": 2, "gemma3_text": 6, "cohere2": 4, "olmo3": 4, "gpt_oss": 2, "exaone4": 4}
+def _chunked_layers(decoder: Mapping[str, Any], number: int) -> list[bool]:
+    """Those with rotary positions, of which Llama 4 has three, and then one without (`Llama4Attention` in vLLM)."""
+    if decoder.get("layer_types"):
+        return [kind == "chunked_attention" for kind in decoder["layer_types"][:number]]
+    interval = decoder.get("no_rope_layer_interval") or _PATTERNS["llama4_text"]
+    told = decoder.get("no_rope_layers") or [(layer + 1) % interval for layer in range(number)]
+    return [bool(has_positions) for has_positions in told]
+
+
+_PATTERNS = {"gemma2": 2, "gemma3_text": 6, "cohere2": 4, "olmo3": 4, "gpt_oss": 2, "exaone4": 4, "llama4_text": 4}
 """Of so many layers the last looks at everything: the defaults of Transformers' configs."""
+_QWEN_WINDOWLESS = 28
+"""Layers that come first in Qwen's models and look at everything: `max_window_layers` of Transformers' configs."""
 
 
 def _layer_bytes(decoder: Mapping[str, Any], layout: Layout, number_bytes: int) -> int:
@@ -150,9 +184,9 @@ def _layer_bytes(decoder: Mapping[str, Any], layout: Layout, number_bytes: int) 
     return 2 * (sharding.num_kv_held // sharding.num_ranks) * sharding.shape.head_dim * number_bytes
 
 
-def _groups(windows: list[int | None], layout: Layout) -> list[Group]:
+def _groups(windows: list[Window | None], layout: Layout) -> list[Group]:
     """vLLM's `_get_kv_cache_groups_uniform_page_size`: of each kind every so-manieth layer, so that the stages have equal parts."""
-    kinds: dict[int | None, list[int]] = {}
+    kinds: dict[Window | None, list[int]] = {}
     for layer, window in enumerate(windows):
         kinds.setdefault(window, []).append(layer)
     fewest, most = min(map(len, kinds.values())), max(map(len, kinds.values()))

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from serving.errors import PlanError
+from serving.planner.checkpoint.decoder_config import LATENT
 from serving.planner.memory.division import sharding_of
-from serving.planner.memory.kv_cache import kv_cache_of, layer_windows
+from serving.planner.memory.kv_cache import Window, kv_cache_of, layer_windows
 from serving.planner.memory.layout import Layout
 from tests.unit.planner.known_models import model
 
@@ -22,13 +23,18 @@ def vllm_count(windows, context, in_flight, layer_bytes):
     """(blocks of a sequence, bytes of a block) as vLLM 0.32 has them for layers with these windows."""
     import torch
     from vllm.v1.core.kv_cache_utils import get_kv_cache_groups
-    from vllm.v1.kv_cache_interface import FullAttentionSpec, SlidingWindowSpec
+    from vllm.v1.kv_cache_interface import ChunkedLocalAttentionSpec, FullAttentionSpec, SlidingWindowSpec
 
     shape = {"block_size": BLOCK, "num_kv_heads": 1, "head_size": layer_bytes // 4, "dtype": torch.bfloat16}
-    specs = {
-        f"layer.{number}": FullAttentionSpec(**shape) if window is None else SlidingWindowSpec(**shape, sliding_window=window)
-        for number, window in enumerate(windows)
-    }
+
+    def spec(window):
+        if window is None:
+            return FullAttentionSpec(**shape)
+        if window.is_chunk:
+            return ChunkedLocalAttentionSpec(**shape, attention_chunk_size=window.num_tokens)
+        return SlidingWindowSpec(**shape, sliding_window=window.num_tokens)
+
+    specs = {f"layer.{number}": spec(window) for number, window in enumerate(windows)}
     config = SimpleNamespace(
         max_in_flight_tokens=in_flight,
         model_config=SimpleNamespace(max_model_len=context),
@@ -53,8 +59,9 @@ def vllm_count(windows, context, in_flight, layer_bytes):
         ("gemma-2-27b", {"model_type": "gemma3_text", "num_hidden_layers": 62, "sliding_window": 1024}),
         ("gemma-2-27b", {"layer_types": ["sliding_attention"] * 20 + ["full_attention"] * 26}),
         ("Llama-3.1-8B", {"model_type": "mistral", "sliding_window": 4096}),
+        ("Llama-3.1-8B", {"attention_chunk_size": 512}),
     ],
-    ids=["full", "gemma 2", "gpt-oss", "gemma 3", "20 and 26 layers", "all windowed"],
+    ids=["full", "gemma 2", "gpt-oss", "gemma 3", "20 and 26 layers", "all windowed", "llama 4"],
 )
 def test_blocks_are_counted_as_vllm_counts_them(name, changes, context):
     cache = cache_of(name, tokens=2048, **changes)
@@ -106,14 +113,36 @@ def test_a_type_that_is_not_planned_is_refused_with_those_that_are():
         cache_of("Llama-3.1-8B", dtype="int4_per_token_head")
 
 
+SEES, WINDOW, CHUNK = None, Window(4096), Window(8192, is_chunk=True)
+
+
 @pytest.mark.parametrize(
     ("changes", "windows"),
     [
-        ({"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": False}, {None}),
-        ({"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": True}, {4096}),
-        ({"sliding_window": None}, {None}),
-        ({"model_type": "cohere2", "sliding_window": 4096, "sliding_window_pattern": 4}, {None, 4096}),
+        ({"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": False}, [SEES] * 4),
+        ({"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": True, "max_window_layers": 0}, [WINDOW] * 4),
+        ({"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": True, "max_window_layers": 3}, [SEES, SEES, SEES, WINDOW]),
+        ({"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": True}, [SEES] * 4),
+        ({"sliding_window": 4096}, [WINDOW] * 4),
+        ({"sliding_window": None}, [SEES] * 4),
+        ({"model_type": "cohere2", "sliding_window": 4096, "sliding_window_pattern": 2}, [WINDOW, SEES, WINDOW, SEES]),
+        ({"attention_chunk_size": 8192}, [CHUNK, CHUNK, CHUNK, SEES]),
+        ({"attention_chunk_size": 8192, "no_rope_layers": [1, 0, 1, 0]}, [CHUNK, SEES, CHUNK, SEES]),
+        ({"attention_chunk_size": 8192, "layer_types": ["chunked_attention", *["full_attention"] * 3]}, [CHUNK, SEES, SEES, SEES]),
     ],
 )
-def test_a_window_counts_only_where_the_config_switches_it_on(changes, windows):
-    assert set(layer_windows(model("Llama-3.1-8B", **changes).decoder)) == windows
+def test_which_layers_look_back_how_far_is_what_the_config_says(changes, windows):
+    assert layer_windows(model("Llama-3.1-8B", num_hidden_layers=4, **changes).decoder) == windows
+
+
+def test_a_pattern_of_windows_that_is_not_planned_is_named():
+    with pytest.raises(PlanError, match=r"sliding_window_pattern='LLLG' is no whole number, and layer_types is missing"):
+        cache_of("Llama-3.1-8B", sliding_window=4096, sliding_window_pattern="LLLG")
+
+
+def test_latent_attention_is_of_the_models_of_which_vllm_keeps_the_latent_vector():
+    from vllm.transformers_utils.model_arch_config_convertor import ModelArchConfigConvertorBase
+
+    for model_type in (*LATENT, "minicpm3"):
+        config = SimpleNamespace(model_type=model_type, kv_lora_rank=512)
+        assert ModelArchConfigConvertorBase(config, config).is_deepseek_mla() == (model_type in LATENT)
