@@ -34,3 +34,11 @@ def are_above_zero(values: Floats, least: float, most: float, confidence: float)
         highest = np.maximum(highest, stake)
     # A stake that grew early is proof enough; it would be odd all the same to believe what all observations together deny.
     return (highest >= target) & (values.mean(axis=0) >= 0)
+
+
+def growth(values: Floats, least: float) -> Floats:
+    """By column, the mean logarithm by which the largest bet on a mean above zero would have multiplied the stake: where it is highest, the
+    fewest observations prove it. `least`, below zero: as in `are_above_zero`."""
+    # That bet is this share of what may be lost, whatever the scale.
+    growths: Floats = np.log1p(_LARGEST_BET * values / -least).mean(axis=0)
+    return growths

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.cascade.fitting.lines import ROUNDING, Line, Way, lines
-from serving.cascade.fitting.outcomes import Floats, Outcomes
+from serving.cascade.fitting.lines import Line, Way, lines
+from serving.cascade.fitting.outcomes import ROUNDING, Floats, Outcomes
 from serving.cascade.fitting.replay import Chances, chances, replay, with_threshold
 from serving.cascade.policy import Policy, Stage
 from serving.cascade.request_features import text_of

@@ -1,8 +1,8 @@
 """`tokenport cascade fit`: from outcomes to a policy that keeps what was asked for, at a confidence that holds for the number of requests.
 
-Steps: half of the requests train the rules and name the thresholds to try; on the other half these are tested from the strictest on, each
-at the whole confidence, until the first that fails (fixed-sequence testing: as nothing is tested after a failure, no correction is due).
-Of those that passed the cheapest is taken; if none passed, or none saves anything against the last tier alone, that answers everything.
+Steps: half of the requests train the rules, name thresholds, and tell which is the easiest to prove. From that one on to less strict ones
+they are tested on the other half, each at the whole confidence, until the first that fails (fixed-sequence testing: as nothing is tested
+after a failure, no correction is due). Of those that passed the cheapest is taken; if none did or none saves anything, the last tier alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serving.cascade.fitting.bound import are_above_zero
-from serving.cascade.fitting.outcomes import Floats, Outcomes
-from serving.cascade.fitting.replay import Replay, chances, replay, with_threshold
+from serving.cascade.fitting.bound import are_above_zero, growth
+from serving.cascade.fitting.outcomes import ROUNDING, Floats, Outcomes
+from serving.cascade.fitting.replay import Chances, Replay, chances, replay, with_threshold
 from serving.cascade.fitting.training import Rules, keep_away_drafts_that_do_not_pay, train_stage, with_before, with_hold_tokens
 from serving.cascade.policy import FittedOn, Policy, Stage
 from serving.errors import CascadeError
 
 _LEAST_REQUESTS = 4
 _NUM_THRESHOLDS = 100
+Runs = Mapping[float | None, Replay]
+"""By the threshold, None for the last tier alone."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,11 @@ def fit(outcomes: Outcomes, wish: Wish, valid_for: Mapping[str, str]) -> Fitted:
         raise CascadeError(f"{len(outcomes)} requests cannot be halved to train and to calibrate: expected {_LEAST_REQUESTS} at least")
     shuffled = np.random.default_rng(wish.seed).permutation(len(outcomes))
     training, calibration = (outcomes.take(rows) for rows in np.array_split(shuffled, 2))
-    trained, thresholds = _train(training, wish)
-    stages = with_hold_tokens(trained, outcomes, wish.hold_tokens)
-    said = chances(stages, calibration)
-    runs = {each: replay(with_threshold(stages, each), said, calibration) for each in (None, *thresholds)}
-    bounded = _cheapest(runs, _passed(runs, thresholds, calibration, wish))
-    naive = _cheapest(runs, _kept(runs, thresholds, calibration, wish))
+    trained = _train(training, wish)
+    stages = with_hold_tokens(trained.stages, outcomes, wish.hold_tokens)
+    runs = _replayed(stages, chances(stages, calibration), (None, *trained.thresholds), calibration)
+    bounded = _cheapest(runs, _passed(runs, trained.thresholds[trained.first_to_test :], calibration, wish))
+    naive = _cheapest(runs, _kept(runs, trained.thresholds, calibration, wish))
     fitted_on = FittedOn(
         outcomes_sha256=outcomes.sha256,
         num_requests=len(outcomes),
@@ -74,36 +75,52 @@ def fit(outcomes: Outcomes, wish: Wish, valid_for: Mapping[str, str]) -> Fitted:
     return Fitted(policy, calibration, runs[bounded], runs[naive], runs[None])
 
 
-def _train(training: Outcomes, wish: Wish) -> tuple[Sequence[Stage], Sequence[float]]:
-    """The stages, but for the threshold of the rules that decide, and the thresholds to try for it, strictest first."""
+@dataclass(frozen=True)
+class _Trained:
+    """The stages, but for the threshold of the rules that decide; the thresholds to try for it, strictest first, and the index of the one
+    to test first."""
+
+    stages: Sequence[Stage]
+    thresholds: Sequence[float]
+    first_to_test: int
+
+
+def _train(training: Outcomes, wish: Wish) -> _Trained:
     stages = [train_stage(training, tier, wish.rules) for tier in training.tiers[:-1]]
     said = chances(stages, training)
     deciding = [chance.before if stage.after is None else chance.after for stage, chance in zip(stages, said, strict=True)]
     thresholds = np.unique(np.quantile(np.concatenate(deciding), np.arange(_NUM_THRESHOLDS) / _NUM_THRESHOLDS))[::-1].tolist()
     if wish.rules == "both":
         opened = [with_before(stage, 0.0) for stage in stages]
-        runs = {each: replay(with_threshold(opened, each), said, training) for each in thresholds}
+        runs = _replayed(opened, said, thresholds, training)
         usual = min(_kept(runs, thresholds, training, wish), default=thresholds[0])
         stages = [keep_away_drafts_that_do_not_pay(stage, chance, usual, training) for stage, chance in zip(opened, said, strict=True)]
-    return stages, thresholds
+    surplus = _surplus(_replayed(stages, said, thresholds, training), thresholds, training, wish)
+    # Mostly the strictest, which leaves nearly all of 1 - quality. Where that is next to nothing, or the smaller tier is the better one,
+    # so few answers of it prove nothing, and many do.
+    return _Trained(stages, thresholds, int(np.argmax(growth(surplus, -wish.quality))))
 
 
-def _surplus(run: Replay, outcomes: Outcomes, quality: float) -> Floats:
-    """By request, what is left over of the quality asked for: from -`quality` to 1."""
-    return run.quality - quality * outcomes.quality[:, -1]
+def _replayed(stages: Sequence[Stage], said: Sequence[Chances], thresholds: Sequence[float | None], outcomes: Outcomes) -> Runs:
+    return {each: replay(with_threshold(stages, each), said, outcomes) for each in thresholds}
 
 
-def _passed(runs: Mapping[float | None, Replay], thresholds: Sequence[float], outcomes: Outcomes, wish: Wish) -> list[float]:
+def _surplus(runs: Runs, thresholds: Sequence[float], outcomes: Outcomes, wish: Wish) -> Floats:
+    """By request and threshold, what is left over of the quality asked for: from -`quality` to 1."""
+    return np.stack([runs[each].quality for each in thresholds], axis=1) - wish.quality * outcomes.quality[:, -1:]
+
+
+def _passed(runs: Runs, thresholds: Sequence[float], outcomes: Outcomes, wish: Wish) -> list[float]:
     """Those before the first that fails."""
-    surplus = np.stack([_surplus(runs[each], outcomes, wish.quality) for each in thresholds], axis=1)
-    holds = are_above_zero(surplus, -wish.quality, 1.0, wish.confidence)
+    holds = are_above_zero(_surplus(runs, thresholds, outcomes, wish), -wish.quality, 1.0, wish.confidence)
     return [each for each, is_passed in zip(thresholds, np.logical_and.accumulate(holds), strict=True) if is_passed]
 
 
-def _kept(runs: Mapping[float | None, Replay], thresholds: Sequence[float], outcomes: Outcomes, wish: Wish) -> list[float]:
-    return [each for each in thresholds if _surplus(runs[each], outcomes, wish.quality).mean() >= 0]
+def _kept(runs: Runs, thresholds: Sequence[float], outcomes: Outcomes, wish: Wish) -> list[float]:
+    means = _surplus(runs, thresholds, outcomes, wish).mean(axis=0)
+    return [each for each, mean in zip(thresholds, means, strict=True) if mean >= -ROUNDING]
 
 
-def _cheapest(runs: Mapping[float | None, Replay], thresholds: Sequence[float]) -> float | None:
+def _cheapest(runs: Runs, thresholds: Sequence[float]) -> float | None:
     """Also None, the last tier alone, counts: rejected drafts may cost more than they save."""
     return min((None, *thresholds), key=lambda each: float(runs[each].cost.mean()))

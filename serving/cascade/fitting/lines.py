@@ -10,12 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serving.cascade.fitting.outcomes import Floats
+from serving.cascade.fitting.outcomes import ROUNDING, Floats
 
 _NUM_RESAMPLES = 1000
 _INTERVAL = (0.025, 0.975)
-ROUNDING = 1e-12
-"""Means of the same numbers in another order differ by less."""
 
 Interval = tuple[float, float]
 

@@ -21,6 +21,8 @@ from serving.cascade.request_features import request_features
 from serving.errors import CascadeError
 
 Floats = NDArray[np.float64]
+ROUNDING = 1e-12
+"""Means of the same qualities in another order differ by less."""
 _LINE = ("id", "messages", "outcomes")
 _OUTCOME = ("quality", "cost", "signals")
 _LARGEST = 1e100

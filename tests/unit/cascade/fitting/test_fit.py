@@ -36,6 +36,24 @@ def test_more_confidence_sends_more_to_the_large_tier():
     assert shares[0] < shares[-1]
 
 
+def test_a_small_tier_that_is_the_better_one_is_found_to_be_also_where_nothing_may_be_lost():
+    costs = []
+    for seed in range(5):
+        outcomes = draw(600, seed)
+        chances = np.stack([0.85 + 0.1 * outcomes.signals["small"]["margin_mean"], np.full(600, 0.65)], axis=1)
+        better = dataclasses.replace(outcomes, quality=(np.random.default_rng(seed).random((600, 2)) < chances).astype(float))
+        costs.append(fit(better, dataclasses.replace(WISH, quality=1.0), {}).bounded.cost.mean())
+    assert np.mean(costs) < 0.2  # the small tier alone: 0.1
+
+
+def test_a_threshold_that_keeps_the_quality_to_the_last_answer_keeps_it_however_sums_are_rounded():
+    outcomes = draw(20, 0)
+    quality = np.ones((20, 2))
+    quality[np.random.default_rng(0).permutation(20)[-1], 0] = 0  # one of the ten that calibrate: 9 * (1 - 0.9) - 0.9 is a little below 0
+    policy = fit(dataclasses.replace(outcomes, quality=quality), dataclasses.replace(WISH, quality=0.9), {}).policy
+    assert policy.fitted_on.naive_threshold == 0.5
+
+
 def test_from_too_few_requests_everything_goes_to_the_large_tier():
     fitted = fit(draw(60, 4), WISH, {})
     assert not fitted.policy.stages[0].can_answer
