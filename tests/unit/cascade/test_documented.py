@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving.cascade import request_features, token_signals
+from serving.cascade.config import read_cascade
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "cascade-policy.md").read_text()
@@ -43,3 +44,11 @@ def test_the_measured_table_is_that_of_the_results(summary):
 def test_every_name_that_a_rule_can_bound_is_documented():
     page = (ROOT / "docs" / "cascade.md").read_text()
     assert [name for name in request_features.PLAIN_NAMES if f"`{name}`" not in page] == []
+
+
+def test_the_file_that_is_shown_is_one_that_is_taken(tmp_path):
+    shown = (ROOT / "docs" / "cascade.md").read_text().partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "cascade.yaml").write_text(shown)
+    config = read_cascade(tmp_path / "cascade.yaml")
+    assert [tier.engine for tier in config.tiers] == ["local", "openai", "bedrock"]
+    assert set(config.tiers[0].takes) == {"conversation_characters", "code_fences"}
