@@ -8,7 +8,8 @@ from serving.planner.commands.one_line_parser import OneLineParser
 from serving.planner.commands.target import add_options
 from serving.planner.plan import PlanRequest
 
-_SIZE = re.compile(r"(-?\d+)([kK]?)")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)([kmKM]?)")
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "K": 2**10, "M": 2**20}
 _HELP = """Does MODEL (a folder, a config.json or a hub id) fit on a GPU or an instance, with how long a context, for how many, how fast?
 Without --gpu and --instance, or with --instance and a target: which instance, precision and split serve it for the least.
 N can be 8k (8000) or 8K (8192), as vLLM reads it.
@@ -76,11 +77,11 @@ def num_gpus_of(options: argparse.Namespace) -> int:
 
 
 def _number(option: str, text: str | None) -> int | None:
-    """`8192`, `8k` or `8K`, at least 1."""
+    """`8192`, `8k` or `8K`, at least 1. Of vLLM's own form (`human_readable_int` in vllm/utils/argparse_utils.py) without its larger units."""
     if text is None:
         return None
     match = _SIZE.fullmatch(text.strip())
-    value = int(match[1]) * {"": 1, "k": 1000, "K": 1024}[match[2]] if match else 0
-    if value < 1:
+    value = float(match[1]) * _UNITS[match[2]] if match else 0
+    if value < 1 or value != int(value):
         raise PlanError(f"{option} {text}: a whole number of 1 or more, such as 8192, 8k (8000) or 8K (8192)")
-    return value
+    return int(value)

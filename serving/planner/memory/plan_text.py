@@ -40,10 +40,11 @@ def _table(plan: Plan) -> list[str]:
     longest = max(gpu.usable_bytes.estimate, gpu.total_bytes.estimate)
     rows = [(name, getattr(gpu, field)) for name, field in PARTS.items()]
     rows += [("together", gpu.total_bytes), ("may take", gpu.budget_bytes), ("has", gpu.usable_bytes)]
-    lines = [f"{'GiB of each GPU':<15}  estimate     low to high"]
+    width = max(len(_ends(part)) for _, part in rows)
+    lines = [f"{'GiB of each GPU':<15}  {'estimate':>9}  {'low to high':>{width}}"]
     for name, part in rows:
         bar = "█" * round(_BAR * part.estimate / longest)
-        lines.append(f"{name:<15}  {part.estimate / _GIB:8.2f}  {_ends(part):>14}  {bar}")
+        lines.append(f"{name:<15}  {part.estimate / _GIB:9.2f}  {_ends(part):>{width}}  {bar}".rstrip())
     return lines
 
 

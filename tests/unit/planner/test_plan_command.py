@@ -49,6 +49,23 @@ def test_the_table_has_a_bar_for_each_part_and_what_was_assumed(capsys, folder):
     assert "sizes of the weights: computed from the config" in text
 
 
+def test_bars_begin_in_one_column_however_large_a_part_is(capsys, folder):
+    _, text = run(capsys, folder, "--gpu", "L4", "--context", "128K", "--concurrency", "10k")
+    assert len({line.index("█") for line in text.splitlines() if "█" in line and line[:15].strip() in ("KV cache", "together")}) == 1
+    heads = next(line for line in text.splitlines() if line.startswith("GiB of each GPU"))
+    largest = next(line for line in text.splitlines() if line.startswith("KV cache"))
+    assert len(heads) == largest.index("█") - 2
+
+
+def planned_context(capsys, folder, context):
+    return json.loads(run(capsys, folder, "--gpu", "H100", "--context", context, "--json")[1])["request"]["context"]
+
+
+@pytest.mark.parametrize(("text", "tokens"), [("25.6k", 25_600), ("0.1m", 100_000), ("8K", 8192), ("8k", 8000), ("77", 77)])
+def test_numbers_are_written_as_for_vllm(capsys, folder, text, tokens):
+    assert planned_context(capsys, folder, text) == tokens
+
+
 def test_the_json_has_the_names_that_others_rely_on(capsys, folder):
     code, text = run(capsys, folder, "--instance", "ml.g6.12xlarge", "--context", "16384", "--concurrency", "8", "--json")
     told = json.loads(text)
@@ -99,6 +116,8 @@ def test_every_option_has_its_effect(capsys, folder):
     [
         (["--context", "-5"], "--context -5: a whole number of 1 or more"),
         (["--context", "8kb"], "--context 8kb: a whole number of 1 or more, such as 8192, 8k (8000) or 8K (8192)"),
+        (["--context", "1.5"], "--context 1.5: a whole number of 1 or more"),
+        (["--gpu", "H100", "--context", "1M"], "context=1048576 is more than the 131072 tokens"),
         (["--gpu", "L5"], "--gpu L5: not known; the nearest is L4"),
         (["--instance", "ml.g6.12xlrge"], "--instance ml.g6.12xlrge: not known; the nearest is ml.g6.12xlarge"),
         (["--instance", "ml.inf2.xlarge"], "--instance ml.inf2.xlarge: Tokenport does not run there"),
