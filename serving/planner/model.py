@@ -100,6 +100,21 @@ def model_of(name: str, config: Mapping[str, Any], tensors: tuple[Tensor, ...] =
     return Model(name, config, decoder, shape, computed, is_exact=False, assumed=tuple(_doubts_of_config(config)))
 
 
+def parse_config(text: str, where: str) -> Mapping[str, Any]:
+    """A config.json's content; `where` names it in errors.
+
+    Raises:
+        PlanError: it is none.
+    """
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise PlanError(f"{where}: not the config.json of a model ({error})") from error
+    if not isinstance(config, dict):
+        raise PlanError(f"{where}: not the config.json of a model")
+    return config
+
+
 def config_dtype(config: Mapping[str, Any]) -> str:
     """The type of a checkpoint's floats by its config, `bfloat16` where it does not say."""
     told = next(
@@ -136,11 +151,8 @@ def _doubts_of_config(config: Mapping[str, Any]) -> Iterator[str]:
 
 def _read_config(file: Path) -> Mapping[str, Any]:
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        return parse_config(file.read_text(encoding="utf-8"), str(file))
     except FileNotFoundError as error:
         raise PlanError(f"{file}: there is no config.json") from error
     except (OSError, ValueError) as error:
         raise PlanError(f"{file}: not the config.json of a model ({error})") from error
-    if not isinstance(config, dict):
-        raise PlanError(f"{file}: not the config.json of a model")
-    return config

@@ -50,22 +50,19 @@ def read_tensors(folder: Path) -> tuple[Tensor, ...]:
         PlanError: a file is missing or damaged.
     """
     index = folder / INDEX
-    names = (
-        files_of_index(index.read_text(encoding="utf-8")) if index.is_file() else sorted(file.name for file in folder.glob("*.safetensors"))
-    )
+    names = _files_of_index(index) if index.is_file() else sorted(file.name for file in folder.glob("*.safetensors"))
     return tuple(tensor for name in names for tensor in tensors_of_header(name, _header(folder / name)))
 
 
-def files_of_index(text: str) -> list[str]:
-    """The files that a model.safetensors.index.json names.
-
-    Raises:
-        PlanError: it is damaged.
-    """
+def _files_of_index(index: Path) -> list[str]:
+    """The files that a model.safetensors.index.json names."""
     try:
-        return sorted(set(json.loads(text)["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PlanError(f"{INDEX}: not an index of safetensors files ({error!r})") from error
+        files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PlanError(f"{index}: not an index of safetensors files ({error!r})") from error
+    if not all(isinstance(file, str) for file in files):
+        raise PlanError(f"{index}: not an index of safetensors files (weight_map has names that are none)")
+    return sorted(files)
 
 
 def tensors_of_header(file: str, header: Mapping[str, Any]) -> list[Tensor]:
@@ -78,10 +75,14 @@ def tensors_of_header(file: str, header: Mapping[str, Any]) -> list[Tensor]:
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        if not isinstance(entry, Mapping) or entry.get("dtype") not in _BYTES or not isinstance(entry.get("shape"), list):
+        if not isinstance(entry, Mapping) or str(entry.get("dtype")) not in _BYTES or not _is_shape(entry.get("shape")):
             raise PlanError(f"{file}: the header's entry {name} has no shape or a type that is not known: {entry}")
         tensors.append(Tensor(name, tuple(entry["shape"]), entry["dtype"]))
     return tensors
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(size, int) and size >= 0 for size in value)
 
 
 def _header(file: Path) -> Mapping[str, Any]:

@@ -4,14 +4,13 @@ Endpoint, token, cache and the wish to be offline are those of the hub's own cli
 downloads are not used: they try again for most of a minute before they say that there is no network.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from serving.errors import PlanError
-from serving.planner.checkpoint.tensors import Tensor, read_tensors
-from serving.planner.model import Fetched
+from serving.planner.checkpoint.tensors import Tensor, read_tensors, tensors_of_header
+from serving.planner.model import Fetched, parse_config
 
 _DEADLINE_S = 10.0
 """For each request."""
@@ -50,7 +49,7 @@ def fetch(model: str) -> Fetched:
 
 
 def _from_cache(model: str, file: Path) -> Fetched:
-    config = dict(json.loads(file.read_text(encoding="utf-8")))
+    config = parse_config(file.read_text(encoding="utf-8"), str(file))
     try:
         tensors = read_tensors(file.parent)
     except PlanError:  # an index is there, and not all its files
@@ -64,17 +63,19 @@ def _config(model: str) -> Mapping[str, Any]:
 
     response = get_session().get(hf_hub_url(model, "config.json"), headers=build_hf_headers(), timeout=_DEADLINE_S, follow_redirects=True)
     hf_raise_for_status(response)
-    return dict(response.json())
+    return parse_config(response.text, f"config.json of {model} on the hub")
 
 
 def _headers(model: str) -> tuple[Tensor, ...]:
     """Of the files on the hub; empty if the model has its weights as something else, or the client is to be offline."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import NotASafetensorsRepoError, OfflineModeIsEnabled
+    from huggingface_hub.errors import NotASafetensorsRepoError, OfflineModeIsEnabled, SafetensorsParsingError
 
     try:
         metadata = HfApi().get_safetensors_metadata(model, timeout=_DEADLINE_S)
     except (NotASafetensorsRepoError, OfflineModeIsEnabled):
         return ()
-    files = metadata.files_metadata.values()
-    return tuple(Tensor(name, tuple(info.shape), info.dtype) for file in files for name, info in file.tensors.items())
+    except SafetensorsParsingError as error:
+        raise PlanError(f"MODEL={model}: its safetensors files on the hub cannot be read ({error})") from error
+    headers = {file: {name: vars(info) for name, info in of_file.tensors.items()} for file, of_file in metadata.files_metadata.items()}
+    return tuple(tensor for file, header in headers.items() for tensor in tensors_of_header(file, header))

@@ -8,7 +8,9 @@ import pytest
 
 from serving.engine.devices import as_cpu, as_gpu
 from serving.engine.kv_cache_size import wish_config
+from serving.engine.model_to_plan import surprises_as_plan_errors
 from serving.engine.planned import planned
+from serving.errors import PlanError
 from tests.unit.planner.known_models import CONFIGS
 
 GIB = 2**30
@@ -96,3 +98,8 @@ def test_what_cannot_be_planned_says_why(model, changes, devices, reason):
     found = planned(config(), model(**changes), {}, devices)
     assert reason in found.reason
     assert (found.parts, found.kv_bytes_per_token) == ({}, None)
+
+
+def test_a_surprise_while_planning_is_a_reason_and_keeps_no_server_from_starting():
+    with pytest.raises(PlanError, match="something that the planner does not understand"), surprises_as_plan_errors():
+        {}["of a new kind"]

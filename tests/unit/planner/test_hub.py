@@ -16,9 +16,13 @@ from tests.unit.planner.known_models import model
 HEADER = {f"model.layers.{layer}.mlp.up_proj.weight": {"dtype": "BF16", "shape": [64, 64], "data_offsets": [0, 0]} for layer in range(2)}
 TEXT = json.dumps(HEADER).encode()
 WEIGHTS = struct.pack("<Q", len(TEXT)) + TEXT + bytes(10_000_000)
+ODD = json.dumps({"odd": {"dtype": "F3", "shape": [64], "data_offsets": [0, 0]}}).encode()
 FILES = {
     "/with/files/resolve/main/config.json": json.dumps(dict(model("Llama-3.1-8B").config)).encode(),
     "/with/files/resolve/main/model.safetensors": WEIGHTS,
+    "/odd/config/resolve/main/config.json": b"[1]",
+    "/odd/types/resolve/main/config.json": json.dumps(dict(model("Llama-3.1-8B").config)).encode(),
+    "/odd/types/resolve/main/model.safetensors": struct.pack("<Q", len(ODD)) + ODD,
     "/without/files/resolve/main/config.json": json.dumps(dict(model("Llama-3.1-8B").config)).encode(),
 }
 
@@ -81,6 +85,20 @@ def test_the_headers_are_read_and_not_the_weights(tmp_path, hub):
 def test_a_model_without_safetensors_files_is_computed_from_its_config(tmp_path, hub):
     told = json.loads(plan(tmp_path, "without/files", hub).stdout)
     assert told["assumed"][0] == "sizes of the weights: computed from the config, since there are no safetensors files"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("odd/config", "config.json of odd/config on the hub: not the config.json of a model"),
+        ("odd/types", "model.safetensors: the header's entry odd has no shape or a type that is not known"),
+    ],
+)
+def test_what_cannot_be_read_is_told_in_one_line(tmp_path, hub, name, told):
+    ended = plan(tmp_path, name, hub)
+    assert ended.returncode == 1
+    assert told in ended.stderr
+    assert ended.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -229,10 +229,19 @@ def test_a_damaged_safetensors_file_is_named(tmp_path, content):
         read_model(str(tmp_path))
 
 
-def test_a_damaged_entry_or_index_is_named(tmp_path):
-    folder_of(tmp_path, tensors={"odd": ("F3", [2])})
+@pytest.mark.parametrize("entry", [{"odd": ("F3", [2])}, {"odd": ("F16", [-2, 4])}, {"odd": ("F16", ["a"])}, {"odd": (["F16"], [2])}])
+def test_a_damaged_entry_is_named(tmp_path, entry):
+    folder_of(tmp_path, tensors=entry)
     with pytest.raises(PlanError, match="the header's entry odd has no shape or a type that is not known"):
         read_model(str(tmp_path))
-    (tmp_path / "model.safetensors.index.json").write_text("{}")
+
+
+@pytest.mark.parametrize("content", [b"{}", b"\xff\xfe", b'{"weight_map": {"a": 1}}', b'{"weight_map": {"a": ["b"]}}'])
+def test_a_damaged_index_is_named(tmp_path, content):
+    (folder_of(tmp_path) / "model.safetensors.index.json").write_bytes(content)
     with pytest.raises(PlanError, match="not an index of safetensors files"):
         read_model(str(tmp_path))
+
+
+def test_an_empty_tensor_takes_nothing():
+    assert model_of("m", LLAMA, (Tensor("model.layers.0.self_attn.q_proj.weight", (4096, 0), "BF16"),)).parts[0].numbers == 0
