@@ -21,6 +21,8 @@ from serving.planner.cost.quota import Quota
 from serving.planner.cost.report import Notes
 
 _DEFAULT_WAIT_S = 1.0
+# 20 s between two of them, botocore's longest: more than half an hour of trying.
+_MOST_ATTEMPTS = 100
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _MOST_LAMBDA_MEMORY_MB = 10_240
 _LEAST_VARIATION, _MOST_VARIATION = 0.001, 5.0
@@ -84,6 +86,8 @@ def _api(given: Given, prices: Prices, seed: int, notes: Notes) -> Api | None:
         notes.not_compared.append("on-demand: no --api-model")
         return None
     model = given["api_model"]
+    if model not in prices.on_demand and any(model == name for name, _ in prices.provisioned):
+        raise PlanError(f"--api-model {model}: has a price for model units and none by the token: add one to on_demand in --prices")
     if model not in prices.on_demand:
         raise unknown("--api-model", model, list(prices.on_demand))
     limits = [
@@ -92,7 +96,7 @@ def _api(given: Given, prices: Prices, seed: int, notes: Notes) -> Api | None:
     ]
     if limits == [None, None]:
         notes.assumed.append("the API throttles nobody: no --tokens-per-minute, no --requests-per-minute")
-    num_attempts = count("--attempts", given.get("attempts", "3"))
+    num_attempts = count("--attempts", given.get("attempts", "3"), most=_MOST_ATTEMPTS)
     if "attempts" not in given and (limits != [None, None] or "mu_input_tpm" in given):
         notes.assumed.append(f"a client whose request is throttled sends it {num_attempts} times in all: --attempts")
     quota = Quota(limits[0], limits[1], num_attempts=num_attempts)
@@ -141,12 +145,9 @@ def _function(given: Given, prices: Prices, api: Api | None, notes: Notes) -> Fu
     ):
         if name not in given:
             notes.assumed.append(f"the function: --{name.replace('_', '-')} {told}")
-    memory_mb = count("--lambda-memory-mb", given.get("lambda_memory_mb", "512"), least=128)
-    if memory_mb > _MOST_LAMBDA_MEMORY_MB:
-        raise wrong("--lambda-memory-mb", memory_mb, f"write at most {_MOST_LAMBDA_MEMORY_MB}, the most that Lambda gives")
     return Function(
         prices.lambda_[architecture],
-        memory_mb / 1024,
+        count("--lambda-memory-mb", given.get("lambda_memory_mb", "512"), least=128, most=_MOST_LAMBDA_MEMORY_MB) / 1024,
         duration_s("--lambda-cold-start", given["lambda_cold_start"]),
         duration_s("--lambda-keep-warm", given.get("lambda_keep_warm", "0s")),
         api.on_demand,

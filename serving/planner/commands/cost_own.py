@@ -73,12 +73,9 @@ def _autoscaling(given: Given, concurrency: int, most_units: int, notes: Notes) 
     cold_start_s = _cold_start_s(given, notes)
     if cold_start_s is None:
         return None
-    min_instances = count("--min-instances", given.get("min_instances", "1"))
-    if min_instances > most_units:
-        raise PlanError(f"--min-instances {min_instances}: write at most {most_units}, what --max-units has")
     target = number("--target-concurrency", given.get("target_concurrency", f"{_TARGET_SHARE * concurrency:g}"))
     scaling = Autoscaling(
-        min_instances=min_instances,
+        min_instances=count("--min-instances", given.get("min_instances", "1"), most=most_units),
         max_instances=most_units,
         target_concurrency=target,
         cold_start_s=cold_start_s,

@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from serving.errors import PlanError
 
 _SECONDS_IN = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+# More than anything that is counted here; Python itself refuses thousands of digits.
+_MOST_DIGITS = 18
 _DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(ms|s|m|h)")
 
 
@@ -41,10 +43,11 @@ def number(option: str, text: str, *, least: float = 0.0, above: bool = True) ->
     return value
 
 
-def count(option: str, text: str, *, least: int = 1) -> int:
-    """A whole number of at least `least`."""
-    if not (text.isascii() and text.isdigit()) or int(text) < least:
-        raise wrong(option, text, f"write a whole number of at least {least}")
+def count(option: str, text: str, *, least: int = 1, most: int | None = None) -> int:
+    """A whole number from `least` to `most`."""
+    is_count = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+    if not is_count or int(text) < least or (most is not None and int(text) > most):
+        raise wrong(option, text, f"write a whole number {f'of at least {least}' if most is None else f'from {least} to {most}'}")
     return int(text)
 
 

@@ -106,6 +106,14 @@ def test_own_prices_and_an_own_load_are_what_is_counted(tmp_path, report):
     assert option["usd_per_month"] == pytest.approx((0.1 * 10 + 0.01 * 20) * 730 / 2)
 
 
+def test_a_model_without_a_price_by_the_token_is_not_called_unknown(tmp_path):
+    rates = {"usd_per_hour": 20, "input_tokens_per_minute": 60000, "output_tokens_per_minute": 12000}
+    entry = {"model": "ours", "commitment": "none", **rates, "region": None, "as_of": "2026-11", "source": "us"}
+    (tmp_path / "prices.json").write_text(json.dumps({"provisioned": [entry]}))
+    with pytest.raises(PlanError, match="--api-model ours: has a price for model units and none by the token"):
+        run(f"{PROFILE} --api-model ours --prices {tmp_path}/prices.json".split(), {})
+
+
 def test_equal_words_give_equal_figures_and_another_seed_others(report):
     words = f"{PROFILE} {INSTANCE} --slo e2e=1m"
     assert report(words) == report(words)
@@ -212,19 +220,21 @@ def test_no_figure_is_cut_short_by_a_narrow_terminal(capsys, monkeypatch):
         ),
         (
             f"{PROFILE} {API} --api-speed ttft=1s,tpot=1ms --lambda-cold-start 1s --lambda-memory-mb 10241",
-            "--lambda-memory-mb 10241: write at most 10240",
+            "--lambda-memory-mb 10241: write a whole number from 128 to 10240",
         ),
         (f"{PROFILE} {API} --lambda-cold-start 1s", "--lambda-cold-start 1s: needs --api-speed"),
         (f"{PROFILE} {API} --tokens-per-minute 0", "--tokens-per-minute 0: write a number above 0"),
         (f"{PROFILE} {INSTANCE} --min-instances 2", "--min-instances 2: needs --cold-start or --startup"),
         (
             f"{PROFILE} {INSTANCE} --cold-start 5m --max-units 3 --min-instances 4",
-            "--min-instances 4: write at most 3, what --max-units has",
+            "--min-instances 4: write a whole number from 1 to 3",
         ),
         (f"{PROFILE} {API} --length-variation 6", "--length-variation 6: write 0, or from 0.001 to 5"),
         (f"{PROFILE} {API} --length-variation 1e-200", "--length-variation 1e-200: write 0, or from 0.001 to 5"),
         (f"{PROFILE} {API} --requests-per-day 1e20", "more than the 2000000 simulated"),
         (f"{PROFILE} {API} --requests-per-day 0.05", "has no whole request to simulate"),
+        (f"{PROFILE} {API} --tokens-per-minute 5 --attempts 2000", "--attempts 2000: write a whole number from 1 to 100"),
+        (f"{PROFILE} {API} --seed {'9' * 5000}", "write a whole number of at least 0"),
         (f"{PROFILE} {API} --seed -1", "--seed -1: write a whole number of at least 0"),
         (f"{PROFILE} {API} --slo e2e=fast", "--slo e2e fast: write a length of time with its unit"),
         (f"{PROFILE} {API} --slo e2e=1s --slo-share 2", "--slo-share 2: write a share above 0 and up to 1"),
