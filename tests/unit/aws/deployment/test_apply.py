@@ -4,7 +4,6 @@ import pytest
 from moto.sagemaker.models import sagemaker_backends
 
 from serving.aws.deployment.apply import agrees, apply
-from serving.aws.deployment.autoscaling import deregister
 from serving.errors import DeployError
 from tests.unit.aws.deployment.imitation import NUMBER, REGION
 from tests.unit.aws.deployment.requests import BATCH, COMPONENTS, SCALED, TO_ZERO, TOKENS, endpoint
@@ -84,11 +83,28 @@ def test_copies_that_scaling_has_made_stay(aws):
     assert aws.components["chat"]["RuntimeConfig"] == {"DesiredCopyCount": 3}
 
 
-def test_a_run_that_was_killed_while_scaling_rested_goes_on(aws):
+class Killed(BaseException):
+    """As SIGKILL: nothing in the program sees it."""
+
+
+@pytest.mark.parametrize("last", ["CreateModel", "DeregisterScalableTarget", "UpdateEndpoint", "RegisterScalableTarget"])
+def test_a_run_that_was_killed_between_two_calls_goes_on(aws, monkeypatch, last):
+    send = aws.account.send
+
+    def killed(call):
+        answer = send(call)
+        if call.operation == last:
+            raise Killed
+        return answer
+
     aws.apply(endpoint(*SCALED))
-    aws.account.send(deregister("chat", is_component=False))
-    aws.apply(endpoint(*SCALED, "--env", "A=1"))
-    assert aws.apply(endpoint(*SCALED, "--env", "A=1")).num_changes == 0
+    changed = endpoint(*SCALED, "--env", "A=1")
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(aws.account, "send", killed)
+        aws.apply(changed)
+    aws.apply(changed)
+    assert len(aws.client("application-autoscaling").describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]) == 1
+    assert aws.apply(changed).num_changes == 0
 
 
 def test_what_aws_returns_in_another_order_or_with_more_to_it_is_the_same():
