@@ -4,7 +4,7 @@ from typing import Any
 
 from serving.aws.deployment.autoscaling import deregister, scaling_resources
 from serving.aws.deployment.description import UPLOADED_TAG, Call, Deployment, Lookup, Resource, Status, tag_list, versioned
-from serving.aws.deployment.endpoint_request import VARIANT, Batch, Components, Container, EndpointRequest, check
+from serving.aws.deployment.endpoint_request import VARIANT, Batch, Components, Container, EndpointRequest, Hosting, check
 from serving.aws.deployment.placement import check_placement
 from serving.aws.deployment.rollback import alarm_resources, blue_green, rolling
 
@@ -134,19 +134,7 @@ def _count_resource(request: EndpointRequest) -> Resource:
 
 def _component_resource(request: EndpointRequest, components: Components, model_name: str, alarms: tuple[Resource, ...]) -> Resource:
     key = {"InferenceComponentName": request.name}
-    timeouts = {
-        "ModelDataDownloadTimeoutInSeconds": request.hosting.download_timeout_s,
-        "ContainerStartupHealthCheckTimeoutInSeconds": request.hosting.startup_timeout_s,
-    }
-    specification: dict[str, Any] = {
-        "ModelName": model_name,
-        "ComputeResourceRequirements": {
-            "NumberOfAcceleratorDevicesRequired": float(components.accelerators),
-            "MinMemoryRequiredInMb": components.memory_mb,
-        },
-    }
-    if told := {name: value for name, value in timeouts.items() if value is not None}:
-        specification["StartupParameters"] = told
+    specification = _specification(request.hosting, components, model_name)
     create = {
         **key,
         "EndpointName": request.name,
@@ -172,6 +160,17 @@ def _component_resource(request: EndpointRequest, components: Components, model_
         remove=Call("sagemaker", "DeleteInferenceComponent", key),
         status=COMPONENT_STATUS,
     )
+
+
+def _specification(hosting: Hosting, components: Components, model_name: str) -> dict[str, Any]:
+    """Of a component: the model, what a copy takes, and how long it may take to start."""
+    needs = {"NumberOfAcceleratorDevicesRequired": float(components.accelerators), "MinMemoryRequiredInMb": components.memory_mb}
+    timeouts = {
+        "ModelDataDownloadTimeoutInSeconds": hosting.download_timeout_s,
+        "ContainerStartupHealthCheckTimeoutInSeconds": hosting.startup_timeout_s,
+    }
+    told = {name: value for name, value in timeouts.items() if value is not None}
+    return {"ModelName": model_name, "ComputeResourceRequirements": needs} | ({"StartupParameters": told} if told else {})
 
 
 def _job_resource(request: EndpointRequest, batch: Batch, model_name: str) -> Resource:
