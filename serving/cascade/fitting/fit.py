@@ -1,8 +1,8 @@
 """`tokenport cascade fit`: from outcomes to a policy that keeps what was asked for, at a confidence that holds for the number of requests.
 
-Steps: half of the requests train the rules, name thresholds, and tell which is the easiest to prove. From that one on to less strict ones
-they are tested on the other half, each at the whole confidence, until the first that fails (fixed-sequence testing: as nothing is tested
-after a failure, no correction is due). Of those that passed the cheapest is taken; if none did or none saves anything, the last tier alone.
+Steps: half of the requests train the rules, name thresholds, and tell with which to begin. From that one on to less strict ones they are
+tested on the other half, each at the whole confidence, until the first that fails (fixed-sequence testing: as nothing is tested after a
+failure, no correction is due). Of those that passed the cheapest is taken; if none did or none saves anything, the last tier alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -95,10 +95,17 @@ def _train(training: Outcomes, wish: Wish) -> _Trained:
         runs = _replayed(opened, said, thresholds, training)
         usual = min(_kept(runs, thresholds, training, wish), default=thresholds[0])
         stages = [keep_away_drafts_that_do_not_pay(stage, chance, usual, training) for stage, chance in zip(opened, said, strict=True)]
-    surplus = _surplus(_replayed(stages, said, thresholds, training), thresholds, training, wish)
-    # Mostly the strictest, which leaves nearly all of 1 - quality. Where that is next to nothing, or the smaller tier is the better one,
-    # so few answers of it prove nothing, and many do.
-    return _Trained(stages, thresholds, int(np.argmax(growth(surplus, -wish.quality))))
+    return _Trained(stages, thresholds, _first_to_test(_replayed(stages, said, thresholds, training), thresholds, training, wish))
+
+
+def _first_to_test(runs: Runs, thresholds: Sequence[float], training: Outcomes, wish: Wish) -> int:
+    """The strictest, where so many requests prove of the last tier alone that it is good enough. Where they do not, as there are few or
+    1 - quality is next to nothing, the few answers of a smaller tier prove nothing either, but many may, if it is the better one: then the
+    threshold that is the easiest to prove."""
+    alone = (1 - wish.quality) * training.quality[:, -1:]
+    if are_above_zero(alone, -wish.quality, 1.0, wish.confidence).all():
+        return 0
+    return int(np.argmax(growth(_surplus(runs, thresholds, training, wish), -wish.quality)))
 
 
 def _replayed(stages: Sequence[Stage], said: Sequence[Chances], thresholds: Sequence[float | None], outcomes: Outcomes) -> Runs:
