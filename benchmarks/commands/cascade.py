@@ -21,6 +21,7 @@ from benchmarks.machine.servers import metrics_text
 from benchmarks.measuring.cascade import DEFINITIONS, deciding, summary
 from benchmarks.report import document
 from serving.errors import BenchmarkError
+from serving.planner.commands.one_line_parser import OneLineParser
 from serving.questions import Question, read_questions
 
 _AUTO = "auto"
@@ -59,11 +60,9 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="tokenport bench cascade",
         description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("url", help="a server with a cascade: http://host:port")
     parser.add_argument("--questions", type=Path, required=True, metavar="FILE", help="JSON lines of id, messages, answer")

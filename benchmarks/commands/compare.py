@@ -16,6 +16,7 @@ from benchmarks.report.conditions import Condition, failed, parse_condition
 from benchmarks.report.document import keep_text, load
 from benchmarks.report.figures import ALIASES
 from serving.errors import BenchmarkError
+from serving.planner.commands.one_line_parser import OneLineParser
 
 _FAILED_EXIT_CODE = 1
 _DESCRIPTION = (
@@ -59,9 +60,7 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="tokenport bench compare", description=_DESCRIPTION, epilog=_MORE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OneLineParser(prog="tokenport bench compare", description=_DESCRIPTION, epilog=_MORE)
     parser.add_argument("results", nargs="*", metavar="FILE", help="results, or a folder of paired ones; with --paired: commands in quotes")
     parser.add_argument("--fail-if", action="append", default=[], metavar="CONDITION", help="exit with 1 if it holds; may be given again")
     parser.add_argument("--strict", action="store_true", help="--fail-if needs no difference beyond noise")

@@ -26,6 +26,7 @@ from benchmarks.measuring.window import whole_run
 from benchmarks.report import document
 from benchmarks.session import Point, requests
 from serving.errors import BenchmarkError
+from serving.planner.commands.one_line_parser import OneLineParser
 
 _LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s")
 _DESCRIPTION = """\
@@ -61,9 +62,7 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="tokenport bench latency", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OneLineParser(prog="tokenport bench latency", description=_DESCRIPTION)
     add_target_options(parser)
     group = parser.add_argument_group("what is measured")
     group.add_argument("--input-lens", default="32,128,512", metavar="N,N", help="tokens of the prompt (default: 32,128,512)")

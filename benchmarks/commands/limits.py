@@ -1,6 +1,5 @@
 """`tokenport bench limits`: what this machine's memory and arithmetic can do, measured now."""
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,11 +8,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import limits
+from serving.planner.commands.one_line_parser import OneLineParser
 
 
 def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
     """Measure and print. Returns 0."""
-    parser = argparse.ArgumentParser(prog="tokenport bench limits", description=__doc__.split(": ", 1)[1] if __doc__ else None)
+    parser = OneLineParser(prog="tokenport bench limits", description=__doc__.split(": ", 1)[1] if __doc__ else None)
     parser.epilog = "Stop what else runs on the machine first: a ceiling measured beside it is too low."
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="keep all tries as JSON")
     options = parser.parse_args(words)

@@ -29,6 +29,7 @@ from benchmarks.machine.memory_watch import MemoryWatch
 from benchmarks.machine.nvml import open_gpus
 from benchmarks.machine.servers import ServerFailed, first_model, ledger
 from serving.errors import BenchmarkError
+from serving.planner.commands.one_line_parser import OneLineParser
 
 _CHECK_DEADLINE_S = 120.0
 _CHECK = [sys.executable, "-m", "serving", "check"]
@@ -62,10 +63,9 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="tokenport bench memory",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
         "  tokenport bench memory --serve MODEL --sweep 'quantization=none,int8 max_model_len=1024,2048' --out memory.json\n"
         "  tokenport bench memory --serve MODEL --largest max_model_len=1024..65536 -- --kv-cache-memory-bytes 1G",

@@ -19,6 +19,7 @@ from benchmarks.machine.facts import busyness, machine
 from benchmarks.quality import VARIANTS, loaded, prepared
 from benchmarks.report import document
 from serving.errors import BenchmarkError
+from serving.planner.commands.one_line_parser import OneLineParser
 
 DEFINITIONS: Mapping[str, str] = {
     "perplexity": "exp of the mean negative log-probability of each token of a text that comes with Tokenport, given those before it.",
@@ -62,9 +63,7 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="tokenport bench quality", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OneLineParser(prog="tokenport bench quality", description=_DESCRIPTION)
     parser.add_argument("model", type=Path, help="a folder with a 16-bit checkpoint")
     parser.add_argument("--variants", metavar="NAME,NAME", help=f"which, or all (default: {_DEFAULT}, or none with --engine)")
     parser.add_argument("--engine", metavar="JSON", action="append", default=[], help="arguments that the engine loads it with; repeatable")

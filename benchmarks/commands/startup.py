@@ -20,6 +20,7 @@ from benchmarks.commands.served import split_words, starting_served
 from benchmarks.machine.facts import busyness, machine
 from benchmarks.report import document
 from serving.errors import BenchmarkError
+from serving.planner.commands.one_line_parser import OneLineParser
 
 
 def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -53,10 +54,9 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="tokenport bench startup",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="example: tokenport bench startup --serve MODEL --repeats 5 --peer vllm --out startup.json -- --max-model-len 2048",
     )
     parser.add_argument("--serve", metavar="MODEL", required=True, help="what to start; arguments of `tokenport serve` after --")

@@ -21,6 +21,7 @@ from benchmarks.measuring.slo import Slo, parse_slo
 from benchmarks.report import terminal
 from benchmarks.session import Point, pooled
 from serving.errors import BenchmarkError
+from serving.planner.commands.one_line_parser import OneLineParser
 
 _DESCRIPTION = """\
 Puts load on a server and measures output tokens a second, requests a second, TTFT, TPOT, ITL and E2E latency, from the time at which each
@@ -63,9 +64,7 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="tokenport bench throughput", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OneLineParser(prog="tokenport bench throughput", description=_DESCRIPTION)
     add_target_options(parser)
     add_load_options(parser)
     group = parser.add_argument_group("what is measured")

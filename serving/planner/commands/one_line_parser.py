@@ -7,6 +7,8 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 
 _WRONG_COMMAND_LINE = 2
+_UNKNOWN = "unrecognized arguments: "
+"""How argparse begins what it says of words that no option takes."""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -17,6 +19,8 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the process with one line."""
+        if message.startswith(_UNKNOWN):
+            message = self._unknown(message.removeprefix(_UNKNOWN).partition(" ")[0])
         print(f"{self.prog}: {message}", file=sys.stderr)
         sys.exit(_WRONG_COMMAND_LINE)
 
@@ -26,9 +30,9 @@ class OneLineParser(argparse.ArgumentParser):
 
     def namespace(self, words: Sequence[str]) -> argparse.Namespace:
         """All options, with their defaults."""
-        options, extra = self.parse_known_args(list(words))
-        if extra:
-            known = [option for action in self._actions for option in action.option_strings]
-            near = get_close_matches(extra[0].partition("=")[0], known, n=1)
-            self.error(f"unknown {extra[0]!r}" + (f"; did you mean {near[0]}?" if near else "; --help tells all"))
-        return options
+        return self.parse_args(list(words))
+
+    def _unknown(self, word: str) -> str:
+        known = [option for action in self._actions for option in action.option_strings]
+        near = get_close_matches(word.partition("=")[0], known, n=1)
+        return f"unknown {word!r}" + (f"; did you mean {near[0]}?" if near else "; --help tells all")

@@ -18,6 +18,28 @@ def test_every_command_explains_itself(command, capsys):
     assert told.startswith(f"usage: tokenport bench {command}")
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("throughput http://localhost --concurency 3", "unknown '--concurency'; did you mean --concurrency?"),
+        ("startup --serve m --repeat 3", "unknown '--repeat'; did you mean --repeats?"),
+        ("memory --serv m", "unknown '--serv'; did you mean --serve?"),
+        ("compare a b --fail 3", "unknown '--fail'; did you mean --fail-if?"),
+        ("report a --htm b", "unknown '--htm'; did you mean --html?"),
+        ("latency http://localhost --xyz", "unknown '--xyz'; --help tells all"),
+        ("limits --ou x", "unknown '--ou'; did you mean --out?"),
+        ("quality m --htm x", "unknown '--htm'; did you mean --html?"),
+        ("schema x", "unknown 'x'; --help tells all"),
+        ("cascade http://localhost", "the following arguments are required: --questions, --tiers"),
+    ],
+)
+def test_a_wrong_word_is_told_in_one_line_and_no_option_may_be_shortened(words, told, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words.split(), {})
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"tokenport bench {words.split()[0]}: {told}\n"
+
+
 def test_help_lists_all_commands(capsys):
     assert main([], {}) == 0
     told = capsys.readouterr().out
