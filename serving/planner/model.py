@@ -91,13 +91,13 @@ def model_of(name: str, config: Mapping[str, Any], tensors: tuple[Tensor, ...] =
     Raises:
         PlanError: the architecture cannot be planned, or a field is missing or impossible.
     """
-    decoder = decoder_config(config, has_tensors=bool(tensors))
+    decoder, left_out = decoder_config(config, has_tensors=bool(tensors))
     shape = shape_of(decoder)
     if tensors:
         kept = _loaded(tensors, shape)
-        return Model(name, config, decoder, shape, kept, is_exact=True, assumed=tuple(_doubts_of_files(decoder, kept)))
+        return Model(name, config, decoder, shape, kept, is_exact=True, assumed=(*_doubts_of_files(decoder, kept), *left_out))
     computed = computed_tensors(decoder, _TORCH_TO_SAFETENSORS.get(config_dtype(config), "BF16"))
-    return Model(name, config, decoder, shape, computed, is_exact=False, assumed=tuple(_doubts_of_config(config)))
+    return Model(name, config, decoder, shape, computed, is_exact=False, assumed=(*_doubts_of_config(config), *left_out))
 
 
 def parse_config(text: str, where: str) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from serving.errors import PlanError
 from serving.planner.checkpoint.config_fields import check_fields
 from serving.planner.checkpoint.families import FAMILIES
+from serving.planner.checkpoint.nested_defaults import completed
 from serving.planner.model_shape import ModelShape, read_shape, text_config
 
 _ALIASES = {
@@ -56,13 +57,15 @@ LATENT = frozenset(("axk1", "deepseek_v2", "deepseek_v3", "glm4_moe_lite", "kimi
 """Models whose latent vector is what vLLM keeps (`is_deepseek_mla` in vllm/transformers_utils/model_arch_config_convertor.py)."""
 
 
-def decoder_config(config: Mapping[str, Any], *, has_tensors: bool) -> dict[str, Any]:
-    """The decoder's part with common names. `has_tensors`: the tensors are known from safetensors headers, so that the family need not be.
+def decoder_config(config: Mapping[str, Any], *, has_tensors: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The decoder's part with common names, and a line for what it leaves out and was assumed. `has_tensors`: the tensors are known from
+    safetensors headers, so that the family need not be.
 
     Raises:
         PlanError: the architecture cannot be planned, or a size is missing or impossible; names it.
     """
-    decoder = dict(text_config(config))
+    told = text_config(config)
+    decoder, assumed = (dict(config), ()) if told is config else completed(told)
     if not decoder.get("model_type"):
         raise PlanError("config.json: model_type is missing; without it the architecture is not known")
     check_fields(decoder)
@@ -75,7 +78,7 @@ def decoder_config(config: Mapping[str, Any], *, has_tensors: bool) -> dict[str,
         _check_size(decoder, name)
     _check_heads(decoder)
     _check_layers(decoder)
-    return decoder
+    return decoder, assumed
 
 
 def shape_of(decoder: Mapping[str, Any]) -> ModelShape:
