@@ -77,7 +77,7 @@ def num_gpus_of(options: argparse.Namespace) -> int:
 
 
 def _number(option: str, text: str | None) -> int | None:
-    """`8192`, `8k` or `8K`, at least 1. Of vLLM's own form (`human_readable_int` in vllm/utils/argparse_utils.py) without its larger units."""
+    """At least 1, in the form of vLLM's options (`human_readable_int` in vllm/utils/argparse_utils.py) up to millions."""
     if text is None:
         return None
     match = _SIZE.fullmatch(text.strip())
