@@ -1,16 +1,15 @@
 """From how much load on units paid by the hour are cheaper than an API paid by the token.
 
 Both cost the same where the load's tokens cost what the units do: with one unit at some load, with two at twice that. The break-even is the
-first of these at which that many units hold the SLO in the load's busiest hour, found by scaling the load and simulating that hour. Where
+first of these at which that many units hold the SLO in the load's busiest hours, found by scaling the load and simulating these. Where
 none does, a unit cannot carry what it costs, and the API stays cheaper.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 from serving.planner.cost.load import Load
-from serving.planner.cost.options import Option
+from serving.planner.cost.options import Option, million_tokens_per_month
 from serving.planner.cost.outcome import Slo
 from serving.planner.cost.prices import OnDemandPrice
 from serving.planner.cost.requests import MAX_REQUESTS, Requests
@@ -32,7 +31,8 @@ class Units:
 @dataclass(frozen=True)
 class BreakEven:
     """`num_units` cost what the API does at `requests_per_day`, and hold the SLO there: None where no number does, or where more or fewer
-    requests would have to be simulated than are. `utilisation` of the last number tried, in the busiest hour."""
+    requests would have to be simulated than are. `utilisation` of the last number tried, in that of the busiest hours in which the fewest
+    are in time."""
 
     requests_per_day: float | None
     num_units: int
@@ -44,19 +44,19 @@ def break_even(units: Units, price: OnDemandPrice, load: Load, draw: Draw, slo: 
     """The API is taken to answer every request; `load` gives the shape and the lengths."""
     api_usd_per_hour = on_demand_usd(price, load) / len(load.hours)
     factor = units.usd_per_hour / api_usd_per_hour
-    hour = load.busiest_hour()
-    requests_per_unit = factor * hour.num_requests
+    hours = load.busiest_hours()
+    requests_per_unit = [factor * hour.num_requests for hour in hours]
     # 0.99: the number that is drawn is rounded.
-    most = min(units.most, int(0.99 * MAX_REQUESTS / requests_per_unit))
-    if most < 1 or requests_per_unit < 1:
+    most = min(units.most, int(0.99 * MAX_REQUESTS / max(requests_per_unit)))
+    if most < 1 or min(requests_per_unit) < 1:
         why = "more than are simulated" if most < 1 else "less than one in the busiest hour, too few to simulate"
         return BreakEven(None, 1, None, f"one would cost the same at {factor * load.requests_per_day:,.0f} requests a day, {why}")
 
-    @cache
     def attempt(num_units: int) -> Evaluated:
-        return evaluate(units.sized(num_units), draw(hour.scaled(factor * num_units)), slo)
+        found = (evaluate(units.sized(num_units), draw(hour.scaled(factor * num_units)), slo) for hour in hours)
+        return min(found, key=lambda one: one.measures.share_in_time)
 
-    if (asked := _asked(attempt(1))) >= 1:
+    if (asked := max(_asked(units.sized(1), draw(hour.scaled(factor))) for hour in hours)) >= 1:
         # As much is asked of each however many there are.
         return BreakEven(None, 1, asked, f"each would have to carry {asked * 100:.0f} % of what it can, in the busiest hour")
     num_units, found = smallest(attempt, most)
@@ -72,10 +72,11 @@ def break_even(units: Units, price: OnDemandPrice, load: Load, draw: Draw, slo: 
     return BreakEven(None, num_units, found.run.utilisation, why)
 
 
-def _asked(found: Evaluated) -> float:
-    """What is asked of the units by what they can carry; 0 where that does not show, since they answered nothing."""
-    share_answered = 1 - found.measures.share_refused
-    return (found.run.utilisation or 0.0) / share_answered if share_answered else 0.0
+def _asked(option: Option, requests: Requests) -> float:
+    """What is asked of it by what it can carry; 0 where that does not show, since it answered nothing."""
+    run = option.run(requests)
+    answered = run.million_tokens_per_month
+    return (run.utilisation or 0.0) * million_tokens_per_month(requests) / answered if answered else 0.0
 
 
 def on_demand_usd(price: OnDemandPrice, load: Load) -> float:

@@ -6,7 +6,7 @@ either `input_tokens` and `output_tokens`, the sums of the hour, or `input_token
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -55,10 +55,15 @@ class Load:
         """On average."""
         return self.num_requests / len(self.hours) * 24
 
-    def busiest_hour(self) -> "Load":
-        """The one with the most output tokens."""
-        hour = max(self.hours, key=lambda hour: hour.num_requests * hour.output_tokens)
-        return Load((hour,), f"{self.source}, its busiest hour")
+    def busiest_hours(self) -> tuple["Load", ...]:
+        """Those with the most requests, input tokens and output tokens; one, where these are the same."""
+        amounts: tuple[Callable[[Hour], float], ...] = (
+            lambda hour: hour.num_requests,
+            lambda hour: hour.num_requests * hour.input_tokens,
+            lambda hour: hour.num_requests * hour.output_tokens,
+        )
+        busiest = dict.fromkeys(max(self.hours, key=amount) for amount in amounts)
+        return tuple(Load((hour,), f"{self.source}, a busiest hour") for hour in busiest)
 
     def scaled(self, factor: float) -> "Load":
         """So many times the requests in every hour, each as long as before."""

@@ -93,9 +93,11 @@ def test_an_unknown_profile_names_the_nearest():
         profile("bursts", 1, 1, 1)
 
 
-def test_the_busiest_hour_has_the_most_output():
-    load = Load((Hour(10, 500, 10), Hour(5, 50, 100), Hour(99, 5, 1)), "a test")
-    assert load.busiest_hour().hours == (Hour(5, 50, 100),)
+def test_the_busiest_hours_have_the_most_requests_input_or_output():
+    most_output, most_input, most_requests = Hour(5, 50, 100), Hour(10, 500, 10), Hour(99, 5, 1)
+    load = Load((most_output, most_input, Hour(1, 1, 1), most_requests), "a test")
+    assert {busy.hours for busy in load.busiest_hours()} == {(most_output,), (most_input,), (most_requests,)}
+    assert len(profile("bursty", 1000, 500, 100).busiest_hours()) == 1
 
 
 LOAD = Load((Hour(40, 500, 100), Hour(0, 0, 0), Hour(60, 50, 10)), "a test")

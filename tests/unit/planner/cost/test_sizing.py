@@ -1,12 +1,14 @@
 """The fewest units that hold the SLO, and from how much load on they are cheaper than an API."""
 
+import re
+
 import pytest
 
 from serving.planner.cost.autoscaling import fixed
 from serving.planner.cost.break_even import Units, break_even, on_demand_usd
 from serving.planner.cost.capacity import Capacity
 from serving.planner.cost.case import Api, Case, Own, evaluated
-from serving.planner.cost.load import Load
+from serving.planner.cost.load import Hour, Load
 from serving.planner.cost.options import Endpoint, Mixture, OnDemand, Provisioned
 from serving.planner.cost.outcome import Slo, Speed
 from serving.planner.cost.prices import OnDemandPrice, ProvisionedPrice
@@ -130,6 +132,29 @@ def test_model_units_have_one_as_well():
     point = found(Units("provisioned", lambda number: Provisioned(price, number, None), 1.0, 8))
     assert point.requests_per_day == pytest.approx(24 / 0.0009)
     assert point.utilisation == pytest.approx(24 / 0.0009 / 1440 * 500 / 40_000, rel=0.01)
+
+
+def test_units_that_carry_the_hour_of_most_output_and_not_that_of_most_input_have_none():
+    price = ProvisionedPrice("a", "none", 1.0, 40_000, 8_000, None, "2026-01", "a test")
+    some = Units("provisioned", lambda number: Provisioned(price, number, None), 1.0, 8)
+    output = (Hour(100, 100, 500),) * 9
+    assert found(some, load=Load((*output, Hour(100, 1000, 100)), "a test")).requests_per_day is not None
+    # 341 requests of that hour cost what a unit does: 3.4 million tokens where it carries 2.4 million an hour.
+    point = found(some, load=Load((*output, Hour(100, 10_000, 100)), "a test"))
+    assert point.requests_per_day is None
+    assert "each would have to carry 14" in point.why_not
+
+
+def test_what_units_would_have_to_carry_goes_with_their_price():
+    price = ProvisionedPrice("a", "none", 1.0, 40_000, 8_000, None, "2026-01", "a test")
+    load = Load((Hour(100, 5000, 100), *(Hour(10, 5000, 100),) * 9), "a test")
+    told = [
+        found(Units("provisioned", lambda number: Provisioned(price, number, None), usd_per_hour, 8), load=load).why_not
+        for usd_per_hour in (0.5, 1.0, 2.0)
+    ]
+    # $1 an hour are 185 requests of $0.0054 on average and 975 in the busiest hour: 4.9 million input tokens where it carries 2.4 million.
+    percents = [int(re.search(r"carry (\d+) %", line)[1]) for line in told]
+    assert percents == pytest.approx([101.5, 203, 406], rel=0.03)
 
 
 def test_an_api_costs_its_tokens():
