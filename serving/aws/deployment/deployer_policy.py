@@ -16,7 +16,13 @@ _ALSO: dict[Kind, tuple[str, ...]] = {
     "inference-component": ("sagemaker:AddTags", "sagemaker:DeleteInferenceComponent", "sagemaker:ListTags"),
     "transform-job": ("sagemaker:AddTags", "sagemaker:StopTransformJob", "sagemaker:ListTags"),
     "alarm": ("cloudwatch:DeleteAlarms", "cloudwatch:ListTagsForResource", "cloudwatch:TagResource"),
-    "scalable-target": ("application-autoscaling:DeregisterScalableTarget",),
+    # Whoever registers a target has to have the rights that scaling it takes ("Auto scaling prerequisites" of SageMaker's guide).
+    "scalable-target": (
+        "application-autoscaling:DeregisterScalableTarget",
+        "sagemaker:DescribeEndpointConfig",
+        "sagemaker:UpdateEndpointWeightsAndCapacities",
+        "sagemaker:UpdateInferenceComponentRuntimeConfig",
+    ),
     "scaling-policy": ("application-autoscaling:DeleteScalingPolicy",),
     "role": ("iam:DeleteRole", "iam:ListRolePolicies", "iam:TagRole"),
     "role-policy": ("iam:DeleteRolePolicy",),

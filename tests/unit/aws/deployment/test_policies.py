@@ -172,6 +172,13 @@ def test_the_deployer_may_touch_what_has_the_deployments_names_and_no_others():
     assert "arn:aws:sagemaker:us-east-1:123456789012:model/chat-??????????" in models["Resource"]
 
 
+@pytest.mark.parametrize("kind", ["scaled", "to zero", "async"])
+def test_the_deployer_has_the_rights_that_a_scalable_target_is_registered_with(kind):
+    # https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-auto-scaling-prerequisites.html
+    needed = {"sagemaker:DescribeEndpoint", "sagemaker:DescribeEndpointConfig", "sagemaker:UpdateEndpointWeightsAndCapacities"}
+    assert needed <= allowed(deployer(KINDS[kind]))
+
+
 def test_the_deployer_may_scale_sagemaker_and_no_other_service():
     (scaling,) = statements_with("application-autoscaling:RegisterScalableTarget", KINDS["scaled"])
     assert scaling["Condition"] == {"StringEquals": {"application-autoscaling:service-namespace": "sagemaker"}}
