@@ -57,6 +57,7 @@ class Bill:
         self._num_prompt = num_prompt
         for tier, use in self._unpriced:
             self._spend(tier, use, tier.meter.tokens_usd(Usage(num_prompt, 0)))
+            TOKENS.labels(tier.name, "prompt").inc(num_prompt)
         self._unpriced.clear()
 
     def _spend(self, tier: Tier, use: Use, usd: float) -> None:

@@ -32,6 +32,10 @@ def cost_usd(tier: str, use: str) -> float:
     return REGISTRY.get_sample_value("tokenport_cascade_cost_usd_total", {"tier": tier, "use": use}) or 0.0
 
 
+def num_prompt_tokens(tier: str) -> float:
+    return REGISTRY.get_sample_value("tokenport_cascade_tokens_total", {"tier": tier, "kind": "prompt"}) or 0.0
+
+
 def num_failures(tier: str, reason: str) -> float:
     return REGISTRY.get_sample_value("tokenport_cascade_failures_total", {"tier": tier, "reason": reason}) or 0.0
 
@@ -69,11 +73,13 @@ async def test_a_stream_that_is_left_before_its_usage_was_told_pays_for_its_chun
 async def test_a_prompt_is_paid_for_once_its_length_is_known_whoever_tells_it():
     first, second, third = (tier(name, Model(), price=Price(input=1.0)) for name in ("first", "second", "third"))
     bill = Bill("", None)
+    before = [num_prompt_tokens(name) for name in ("first", "second", "third")]
     bill.end(bill.begin(first), "rejected", Usage(None, 2))
     bill.end(bill.begin(second), "rejected", Usage(1000, 2))
     assert bill.spent_usd == pytest.approx(2 * 1000e-6)
     bill.end(bill.begin(third), "answer", Usage(None, 2))
     assert bill.spent_usd == pytest.approx(3 * 1000e-6)
+    assert [num_prompt_tokens(name) for name in ("first", "second", "third")] == [number + 1000 for number in before]
 
 
 async def test_the_time_of_a_machine_counts_to_the_cost_limit():
