@@ -97,10 +97,13 @@ class CascadeEngine:
         """See `Engine`."""
         async with contextlib.AsyncExitStack() as last_first:
             last_first.push_async_callback(self._local.stop)
-            for second in self._seconds:
-                last_first.push_async_callback(second.stop)
+            last_first.push_async_callback(self._stop_seconds)
             for tier in self._tiers:
                 last_first.push_async_callback(tier.model.close)
+
+    async def _stop_seconds(self) -> None:
+        """All at once: each may take as long as there is until the host kills this server."""
+        await asyncio.gather(*(second.stop() for second in self._seconds))
 
 
 class _Adapters:

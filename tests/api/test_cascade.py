@@ -1,5 +1,6 @@
 """The cascade behind HTTP: `/invocations`, `/v1` and batches see one more model. Its tier elsewhere is scripted, as the engine is."""
 
+import asyncio
 import json
 
 import httpx
@@ -213,6 +214,22 @@ async def test_no_adapter_can_take_the_name_of_one_of_its_models(engine, cascade
     engine.adapters = object()
     with pytest.raises(Conflict, match=f"'{name}' is a model of the cascade"):
         await cascade.adapters.register(name, "/opt/adapter", preload=False, pin=False)
+
+
+async def test_second_engines_stop_at_the_same_time(engine, cascade):
+    """Each may take all the time that there is."""
+    both = asyncio.Barrier(2)
+
+    class Second:
+        async def stop(self):
+            await both.wait()
+
+    async def stop():
+        pass
+
+    engine.stop = stop
+    cascade._seconds = [Second(), Second()]
+    await asyncio.wait_for(cascade.stop(), 5)
 
 
 async def test_a_tiers_name_must_not_be_the_models(engine, cascade):
