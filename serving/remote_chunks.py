@@ -101,7 +101,7 @@ def checked_whole(who: str, body: bytes, *, needs_token_ids: bool = False) -> by
     except (ValueError, RecursionError):
         answer = None
     choices = answer.get("choices") if isinstance(answer, dict) else None
-    if not choices or not _are_objects(choices):
+    if not choices or not _are_objects(choices) or not isinstance(answer.get("usage"), dict | None):
         raise TierFailure(f"{who} answered with something else than an OpenAI answer", reason="failed")
     _check_token_ids(who, choices, needs_token_ids)
     return body

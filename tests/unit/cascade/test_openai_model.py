@@ -180,7 +180,18 @@ async def test_past_the_deadline_it_is_given_up(body):
     assert raised.value.reason == "timeout"
 
 
-@pytest.mark.parametrize("text", ["<html>", "[]", '{"choices": null}', '{"choices": []}', '{"choices": [3]}', '{"error": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<html>",
+        "[]",
+        '{"choices": null}',
+        '{"choices": []}',
+        '{"choices": [3]}',
+        '{"choices": [{}], "usage": "much"}',
+        '{"error": {}}',
+    ],
+)
 async def test_what_is_no_answer_is_told(text):
     async with answering(saying(200, text)) as (model, _):
         with pytest.raises(TierFailure, match="something else than an OpenAI answer"):
