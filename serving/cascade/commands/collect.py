@@ -10,6 +10,7 @@ from typing import Any, Literal
 from serving.cascade.commands import words as kinds
 from serving.cascade.fitting.collect import Collector
 from serving.errors import CascadeError
+from serving.planner.commands.one_line_parser import OneLineParser
 from serving.questions import read_questions
 
 
@@ -42,12 +43,11 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
     return 0
 
 
-def _parser() -> kinds.Parser:
-    parser = kinds.Parser(
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
         prog="tokenport cascade collect",
-        description="Ask each tier of a server with a cascade every question of a file (JSON lines of id, messages, answer: the one right "
+        description="Ask each tier of a server with a cascade every question of a file (JSON lines of id, messages, answer: the one right\n"
         "text) and write what came of it: quality, cost, and signals of the first tokens.",
-        allow_abbrev=False,
     )
     parser.add_argument("questions", metavar="QUESTIONS", type=Path)
     parser.add_argument("--url", required=True, help="the server: http://host:port")

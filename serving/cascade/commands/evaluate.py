@@ -13,6 +13,7 @@ from serving.cascade.fitting.lines import Line
 from serving.cascade.fitting.outcomes import read_outcomes
 from serving.cascade.policy import Policy
 from serving.cascade.policy_file import read_policy
+from serving.planner.commands.one_line_parser import OneLineParser
 
 
 def run(words: Sequence[str], _environ: Mapping[str, str]) -> int:
@@ -30,11 +31,10 @@ def run(words: Sequence[str], _environ: Mapping[str, str]) -> int:
     return 0
 
 
-def _parser() -> kinds.Parser:
-    parser = kinds.Parser(
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
         prog="tokenport cascade eval",
         description="Evaluate a policy on held-out outcomes, beside what needs no policy. Rejected drafts are paid in full.",
-        allow_abbrev=False,
     )
     parser.add_argument("outcomes", metavar="FILE", type=Path, help="outcomes: JSON lines, see tokenport cascade --help")
     parser.add_argument("--policy", required=True, type=Path, metavar="POLICY", help="what `tokenport cascade fit` wrote")

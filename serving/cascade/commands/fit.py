@@ -13,6 +13,7 @@ from serving.cascade.fitting.training import DEFAULT_HOLD_TOKENS, RULES
 from serving.cascade.identity import chat_template_hash, model_hash, sampling_hash
 from serving.cascade.policy_file import VALID_FOR, write_policy
 from serving.errors import CascadeError
+from serving.planner.commands.one_line_parser import OneLineParser
 
 
 def run(words: Sequence[str], _environ: Mapping[str, str]) -> int:
@@ -29,11 +30,10 @@ def run(words: Sequence[str], _environ: Mapping[str, str]) -> int:
     return 0
 
 
-def _parser() -> kinds.Parser:
-    parser = kinds.Parser(
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
         prog="tokenport cascade fit",
         description="Fit when each tier may answer, so that the mean quality keeps a share of the last tier's: with a finite-sample bound.",
-        allow_abbrev=False,
     )
     parser.add_argument("outcomes", metavar="FILE", type=Path, help="outcomes: JSON lines, see tokenport cascade --help")
     quality = "keep the mean quality at this share of the last tier's"

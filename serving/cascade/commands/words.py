@@ -1,21 +1,8 @@
-"""The words of all commands: a parser that tells what is wrong in one line, and the kinds of values."""
+"""The kinds of values that the words of the commands have."""
 
 import argparse
-import difflib
 import json
-from typing import Any, NoReturn
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, with the nearest option where one is unknown; exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        hint = f"see {self.prog} --help"
-        if message.startswith("unrecognized arguments: "):
-            unknown = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
-            near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
-            hint = f"did you mean {near[0]}?" if near else hint
-        self.exit(2, f"{self.prog}: {message}; {hint}\n")
+from typing import Any
 
 
 def quality(word: str) -> float:

@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from serving.errors import SettingsError
+from serving.planner.commands.one_line_parser import OneLineParser
 
 METHODS = ("int8", "llm-int8", "nf4")
 
@@ -38,27 +38,23 @@ class Options:
         }
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise SettingsError(f"prepare: {message}; see tokenport prepare --help")
-
-
 def parse(words: Sequence[str]) -> Options:
-    """Read the words after `prepare`. Raises `SettingsError`."""
-    found = _parser().parse_args(words)
+    """Read the words after `prepare`. Wrong ones end the process with 2 and one line."""
+    parser = _parser()
+    found = parser.parse_args(words)
     method, size = found.quantization, found.tensor_parallel_size
     if method is None and size is None:
-        raise SettingsError("prepare: nothing to do: give --quantization, --tensor-parallel-size or both")
+        parser.error("nothing to do: give --quantization, --tensor-parallel-size or both")
     if found.ignore and method != "int8":
-        raise SettingsError(f"--ignore is for --quantization int8; with {method} bitsandbytes chooses the layers")
+        parser.error(f"--ignore is for --quantization int8; with {method} bitsandbytes chooses the layers")
     if found.smooth is not None and method != "int8":
-        raise SettingsError(f"--smooth is for --quantization int8, not for {method}")
+        parser.error(f"--smooth is for --quantization int8, not for {method}")
     if size is not None and method not in (None, "int8"):
-        raise SettingsError(f"--tensor-parallel-size is for 16 bit and int8, not for {method}")
+        parser.error(f"--tensor-parallel-size is for 16 bit and int8, not for {method}")
     if size is not None and found.quality:
-        raise SettingsError("--quality measures the whole model: give it without --tensor-parallel-size")
+        parser.error("--quality measures the whole model: give it without --tensor-parallel-size")
     if size is None and found.dtype is not None:
-        raise SettingsError("--dtype is for --tensor-parallel-size; otherwise tensors keep their types")
+        parser.error("--dtype is for --tensor-parallel-size; otherwise tensors keep their types")
     return Options(
         model=found.model,
         out=found.out.absolute(),
@@ -93,11 +89,10 @@ def _size(word: str) -> int:
     return int(word)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
         prog="tokenport prepare",
         description="Write a checkpoint that is quantised, split for ranks, or both. Where it was interrupted, the same command goes on.",
-        allow_abbrev=False,
     )
     parser.add_argument("model", metavar="MODEL", help="a 16-bit safetensors checkpoint: folder, hub id, s3://, archive, or `embedded`")
     parser.add_argument("out", metavar="OUT", type=Path, help="a new or empty folder, or one that this command began")
