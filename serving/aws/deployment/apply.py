@@ -17,9 +17,8 @@ _FAILED = "Failed"
 """Of the failed states the one after which SageMaker and Lambda allow nothing but deletion."""
 _NAMED = frozenset({"endpoint", "inference-component", "alarm", "function", "role"})
 """Kinds that have the user's own name, or one made of it, which somebody else may have taken before."""
-
-
 _SCALING = frozenset({"scalable-target", "scaling-policy", "alarm"})
+"""Kinds that an update may take away before it, or that refer to these."""
 
 
 class JobOver(DeployError):

@@ -42,7 +42,7 @@ def template(deployment: Deployment) -> dict[str, Any]:
             continue
         entry = {"Type": _TYPES[resource.kind], "Properties": _properties(resource, resource.create.parameters, logical_ids)}
         # A reference to the one before says so by itself.
-        if resources and (previous := list(resources)[-1]) not in json.dumps(entry["Properties"]):
+        if resources and not _refers_to(entry["Properties"], previous := list(resources)[-1]):
             entry["DependsOn"] = previous
         resources[logical_ids[resource.title]] = entry
     written: dict[str, Any] = {
@@ -76,6 +76,13 @@ def _properties(resource: Resource, created_by: Mapping[str, Any], logical_ids: 
         parameters["TargetFunctionArn"] = parameters.pop("FunctionName")
     resolved: dict[str, Any] = _with_refs(parameters, logical_ids)
     return resolved
+
+
+def _refers_to(value: Any, logical_id: str) -> bool:
+    if isinstance(value, Mapping):
+        is_reference = value.get("Ref") == logical_id or value.get("Fn::GetAtt", [None])[0] == logical_id
+        return is_reference or any(_refers_to(item, logical_id) for item in value.values())
+    return isinstance(value, list) and any(_refers_to(item, logical_id) for item in value)
 
 
 def _with_refs(value: Any, logical_ids: Mapping[str, str]) -> Any:

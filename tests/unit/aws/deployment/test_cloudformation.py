@@ -1,5 +1,6 @@
 """The template says what the calls do, and cfn-lint, which knows CloudFormation's schemas, has nothing against it."""
 
+import itertools
 import json
 
 import cfnlint.api
@@ -30,10 +31,18 @@ def test_cfn_lint_would_see_a_wrong_property():
     assert cfnlint.api.lint(json.dumps(written), regions=["us-east-1"])
 
 
-def test_each_resource_waits_for_the_one_before():
+@pytest.mark.parametrize("deployment", DEPLOYMENTS.values(), ids=list(DEPLOYMENTS))
+def test_each_resource_waits_for_the_one_before_or_refers_to_it(deployment):
+    resources = template(deployment)["Resources"]
+    for before, name in itertools.pairwise(resources):
+        references = (json.dumps({"Ref": before}), json.dumps({"Fn::GetAtt": [before, "Arn"]}))
+        refers = any(reference in json.dumps(resources[name]["Properties"]) for reference in references)
+        assert refers or resources[name]["DependsOn"] == before
+
+
+def test_the_order_is_that_of_the_calls():
     resources = template(DEPLOYMENTS["scaled"])["Resources"]
-    assert list(resources)[:3] == ["Model", "EndpointConfig", "Alarm5xx"]
-    assert resources["Endpoint"]["DependsOn"] == "AlarmLatency"
+    assert list(resources)[:5] == ["Model", "EndpointConfig", "Alarm5xx", "AlarmLatency", "Endpoint"]
 
 
 def test_what_changes_keeps_its_place_in_the_template_and_changes_its_name():
