@@ -13,7 +13,8 @@ from typing import Any
 
 from serving.errors import CascadeError
 
-_CONFIGURATION = ("config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+_CONFIGURATION = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+"""generation_config.json: vLLM samples by it where a request does not say how (`generation_config` of its vllm/config/model.py)."""
 _WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt")
 _NUM_SAMPLES = 64
 _SAMPLE_BYTES = 16_384

@@ -24,8 +24,8 @@ def test_a_copy_of_a_model_has_the_same_hash(folder):
     assert before.startswith("sha256:")
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
-def test_another_configuration_or_tokenizer_is_another_model(folder, name):
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "generation_config.json"])
+def test_another_configuration_tokenizer_or_default_sampling_is_another_model(folder, name):
     before = model_hash(folder)
     (folder / name).write_text('{"a": 1}')
     assert model_hash(folder) != before
