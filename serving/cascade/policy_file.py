@@ -42,7 +42,7 @@ def read_policy(path: Path) -> Policy:
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise CascadeError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CascadeError(f"{path} is not JSON: {error}") from error
     version = content.pop("schema_version", None) if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:

@@ -60,7 +60,7 @@ def test_a_file_that_is_not_as_it_should_be_is_refused_in_one_line(tmp_path, cha
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("content", "told"), [("{", "is not JSON"), ("[]", "schema_version is None")])
+@pytest.mark.parametrize(("content", "told"), [("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("[]", "schema_version is None")])
 def test_what_is_no_policy_at_all_is_refused(tmp_path, content, told):
     (tmp_path / "policy.json").write_text(content)
     with pytest.raises(CascadeError, match=told):
