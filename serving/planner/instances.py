@@ -76,8 +76,10 @@ def find_gpu(name: str, hardware: Hardware | None = None) -> Gpu:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    by_folded = {one.lower(): one for one in known}
-    near = get_close_matches(name.lower(), by_folded, n=1, cutoff=0.0)
+    """One that begins alike before any other: of `A100` it is A100-40GB, not H100."""
+    by_folded, folded = {one.lower(): one for one in known}, name.lower()
+    alike = [one for one in by_folded if one.startswith(folded) or folded.startswith(one)]
+    near = get_close_matches(folded, alike or by_folded, n=1, cutoff=0.0)
     return f"the nearest is {by_folded[near[0]]}"
 
 

@@ -83,5 +83,5 @@ def _number(option: str, text: str | None) -> int | None:
     match = _SIZE.fullmatch(text.strip())
     value = float(match[1]) * _UNITS[match[2]] if match else 0
     if value < 1 or value != int(value):
-        raise PlanError(f"{option} {text}: a whole number of 1 or more, such as 8192, 8k (8000) or 8K (8192)")
+        raise PlanError(f"{option} {text}: a whole number of 1 or more, such as 8, 8k (8000) or 8K (8192)")
     return int(value)

@@ -5,6 +5,7 @@ Layers that look back equally far are cut into groups of equal size, which take 
 whole context there is one group, and a token takes the same bytes anywhere.
 """
 
+import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -132,7 +133,9 @@ def kv_number_bytes(model: Model, kv_cache_dtype: str, float_bytes: int) -> int:
         return 1
     if kv_cache_dtype in FLOAT_BYTES:
         return FLOAT_BYTES[kv_cache_dtype]
-    raise PlanError(f"kv_cache_dtype={kv_cache_dtype!r} is not planned; it can be auto, bfloat16, float16, fp8, fp8_e4m3 or fp8_e5m2")
+    known = ("auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2")
+    near = difflib.get_close_matches(kv_cache_dtype.lower(), known, n=1, cutoff=0)[0]
+    raise PlanError(f"kv_cache_dtype={kv_cache_dtype!r} is not planned (nearest: {near}); it can be {', '.join(known)}")
 
 
 def layer_windows(decoder: Mapping[str, Any]) -> list[Window | None]:

@@ -46,7 +46,7 @@ def check_request(model: Model, request: PlanRequest, num_gpus: int) -> None:
 
 def _check_types(model: Model, request: PlanRequest) -> None:
     if request.dtype != "auto" and request.dtype not in FLOAT_BYTES:
-        near = difflib.get_close_matches(request.dtype, FLOAT_BYTES, n=1, cutoff=0)[0]
+        near = difflib.get_close_matches(request.dtype.lower(), FLOAT_BYTES, n=1, cutoff=0)[0]
         raise PlanError(f"dtype={request.dtype!r} is not known (nearest: {near}); it can be auto, {', '.join(FLOAT_BYTES)}")
     if request.quantization is not None:
         _check_quantization(request.quantization, request.dtype, model.checkpoint_method)

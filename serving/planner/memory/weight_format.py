@@ -68,7 +68,7 @@ def online_format(quantization: str, device: Device = "cuda") -> WeightFormat:
         return replace(known, scale_bits=64) if (quantization, device) == ("int8", "cpu") else known
     if quantization in _CHECKPOINTS:
         raise PlanError(f"quantization={quantization}: the checkpoint is in floats; give one that is quantised so, or quantization=int8")
-    near = difflib.get_close_matches(quantization, ONLINE, n=1, cutoff=0)[0]
+    near = difflib.get_close_matches(quantization.lower(), ONLINE, n=1, cutoff=0)[0]
     raise PlanError(f"quantization={quantization!r} is not known (nearest: {near}); it can be one of none, {', '.join(ONLINE)}")
 
 

@@ -85,6 +85,11 @@ def test_a_near_miss_names_the_nearest():
         find_gpu("L40")
 
 
+def test_what_begins_alike_is_nearer_than_what_is_spelled_alike():
+    with pytest.raises(PlanError, match=r"--gpu A100.*nearest is A100-\d+GB"):
+        find_gpu("A100")
+
+
 def test_a_gpu_is_found_whatever_its_case():
     assert find_gpu("l40s").name == "L40S"
 

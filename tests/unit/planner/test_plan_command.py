@@ -115,7 +115,7 @@ def test_every_option_has_its_effect(capsys, folder):
     ("words", "told"),
     [
         (["--context", "-5"], "--context -5: a whole number of 1 or more"),
-        (["--context", "8kb"], "--context 8kb: a whole number of 1 or more, such as 8192, 8k (8000) or 8K (8192)"),
+        (["--context", "8kb"], "--context 8kb: a whole number of 1 or more, such as 8, 8k (8000) or 8K (8192)"),
         (["--context", "1.5"], "--context 1.5: a whole number of 1 or more"),
         (["--gpu", "H100", "--context", "1M"], "context=1048576 is more than the 131072 tokens"),
         (["--gpu", "L5"], "--gpu L5: not known; the nearest is L4"),

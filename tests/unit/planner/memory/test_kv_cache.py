@@ -109,7 +109,7 @@ def test_a_checkpoint_that_brings_scales_for_an_fp8_cache_has_one():
 
 
 def test_a_type_that_is_not_planned_is_refused_with_those_that_are():
-    with pytest.raises(PlanError, match=r"kv_cache_dtype='int4_per_token_head' is not planned; it can be auto, .*fp8"):
+    with pytest.raises(PlanError, match=r"kv_cache_dtype='int4_per_token_head' is not planned \(nearest: .*\); it can be auto, .*fp8"):
         cache_of("Llama-3.1-8B", dtype="int4_per_token_head")
 
 
