@@ -253,7 +253,7 @@ def test_the_json_has_an_interval_for_each_part():
         ({"dtype": "float32", "quantization": "int8"}, "dtype=float32 and quantization=int8: INT8 kernels answer in 16 bits"),
         ({"quantization": "int9"}, "quantization='int9' is not known .nearest: int8"),
         ({"quantization": "INT8"}, "quantization='INT8' is not known .nearest: int8"),
-        ({"kv_cache_dtype": "fp16"}, "kv_cache_dtype='fp16' is not planned .nearest: float16"),
+        ({"kv_cache_dtype": "FLOAT61"}, "kv_cache_dtype='FLOAT61' is not planned .nearest: float16"),
         ({"max_num_seqs": 1}, "max_num_seqs=1 lets no 2 sequences run at once; 2 or more"),
         ({"max_num_seqs": 64, "max_num_batched_tokens": 32}, "max_num_batched_tokens=32 is less than the 64 sequences of a step"),
         ({"enable_expert_parallel": True}, "enable_expert_parallel is for mixtures of experts"),
