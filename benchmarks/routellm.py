@@ -10,6 +10,7 @@ import argparse
 import csv
 import json
 import random
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def _line(name: str, row: dict[str, str], price_ratio: float) -> dict[str, Any]:
     return {"id": name, "messages": [{"role": "user", "content": row["prompt"]}], "outcomes": found}
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> int:
     """Write a file, of all questions or of as many as `--num` says, drawn by lot."""
     parser = argparse.ArgumentParser(prog="benchmarks.routellm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("repository", type=Path)
@@ -62,11 +63,19 @@ def main() -> None:
     parser.add_argument("--num", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
-    lines = outcomes(options.repository, options.dataset, options.price_ratio)
+    options = parser.parse_args(words)
+    if not 0 <= options.price_ratio < 1:
+        parser.error(f"--price-ratio {options.price_ratio}: Mixtral's price by GPT-4's, from 0 to less than 1")
+    try:
+        lines = outcomes(options.repository, options.dataset, options.price_ratio)
+    except BenchmarkError as error:
+        parser.error(str(error))
+    if options.num is not None and not 0 < options.num <= len(lines):
+        parser.error(f"--num {options.num}: there are {len(lines)} questions")
     chosen = lines if options.num is None else random.Random(options.seed).sample(lines, options.num)  # noqa: S311 - a sample, not a secret
     write(options.out, chosen)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

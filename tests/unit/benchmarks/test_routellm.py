@@ -3,7 +3,7 @@ import json
 import pytest
 
 from benchmarks.cascade_outcomes import summary
-from benchmarks.routellm import outcomes, write
+from benchmarks.routellm import main, outcomes, write
 from serving.cascade.fitting.outcomes import read_outcomes
 from serving.errors import BenchmarkError
 
@@ -38,6 +38,21 @@ def test_data_of_another_form_is_refused(repository):
     (repository / "routellm" / "evals" / "gsm8k" / "gsm8k_responses.csv").write_text("prompt,gpt-5\nWhy?,True\n")
     with pytest.raises(BenchmarkError, match=r"has no 'mistralai/Mixtral-8x7B-Instruct-v0.1' in its row 0"):
         outcomes(repository, "gsm8k", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--num", "3"], "--num 3: there are 2 questions"),
+        (["--num", "0"], "--num 0: there are 2 questions"),
+        (["--price-ratio", "-1"], "--price-ratio -1.0: Mixtral's price by GPT-4's, from 0 to less than 1"),
+    ],
+)
+def test_what_cannot_be_written_is_told_by_its_option(repository, tmp_path, capsys, more, told):
+    with pytest.raises(SystemExit, match="2"):
+        main([str(repository), "gsm8k", "--out", str(tmp_path / "o.jsonl"), *more])
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "o.jsonl").exists()
 
 
 def test_the_summary_has_means_over_the_divisions_and_what_they_save():
