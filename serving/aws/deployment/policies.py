@@ -63,10 +63,10 @@ def execution_policy(place: Place, request: EndpointRequest) -> dict[str, Any]:
     ]
     if request.async_output is not None:
         # Requests of an asynchronous endpoint lie wherever its callers put them; this allows the place of the answers.
-        statements.append(allow(["s3:GetObject", "s3:PutObject"], [_objects(place, request.async_output)]))
+        statements.append(allow(["s3:GetObject", "s3:PutObject"], [_objects(place, _folder(request.async_output))]))
     if request.batch is not None:
         statements += _read_statements(place, request.batch.source)
-        statements.append(allow(["s3:PutObject"], [_objects(place, request.batch.output)]))
+        statements.append(allow(["s3:PutObject"], [_objects(place, _folder(request.batch.output))]))
     return policy(statements)
 
 
@@ -109,6 +109,11 @@ def _read_statements(place: Place, uri: str) -> list[dict[str, Any]]:
 def _objects(place: Place, uri: str) -> str:
     bucket, prefix = split_uri("S3", uri)
     return f"arn:{place.partition}:s3:::{bucket}/{prefix}{'' if prefix.endswith('.tar.gz') else '*'}"
+
+
+def _folder(uri: str) -> str:
+    """Where SageMaker writes below `uri`; what it reads it takes as a prefix."""
+    return f"{uri.rstrip('/')}/"
 
 
 def _log_group(request: EndpointRequest) -> str:

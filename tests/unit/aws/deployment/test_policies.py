@@ -101,6 +101,13 @@ def test_the_model_can_be_read_below_its_prefix_and_nowhere_else():
     assert listing["Condition"] == {"StringLike": {"s3:prefix": ["llama/*"]}}
 
 
+@pytest.mark.parametrize("words", [("--async", "s3://bucket/answers"), (*BATCH, "--batch-output", "s3://bucket/answers")])
+def test_answers_are_written_below_their_place_and_not_beside_it(words):
+    statements = execution_policy(PLACE, request(*PLAIN, *words))["Statement"]
+    (writing,) = [statement for statement in statements if "s3:PutObject" in statement["Action"]]
+    assert writing["Resource"] == ["arn:aws:s3:::bucket/answers/*"]
+
+
 @pytest.mark.parametrize(
     ("words", "group"),
     [
