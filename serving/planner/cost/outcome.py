@@ -61,8 +61,8 @@ def outcome(wait_s: Floats, is_refused: NDArray[np.bool_], output_tokens: Floats
 class Measures:
     """Percentiles by their name (`p50`), None where not known; the shares are of all requests and add up to one.
 
-    `holds_slo` None: there are limits on latency, and the latency is not known. `is_too_slow`: more are late without having waited than may
-    be, so that more units would not help."""
+    `holds_slo` None: there are limits on latency, the latency is not known, and nothing else breaks them. `is_too_slow`: more are late
+    without having waited than may be, so that more units would not help."""
 
     wait_s: dict[str, float | None]
     ttft_s: dict[str, float | None]
@@ -87,6 +87,7 @@ def measure(found: Outcome, slo: Slo) -> Measures:
             is_late |= values > limit
     in_time = float(np.mean(~(is_late | found.is_refused)))
     needs_speed = slo.ttft_s is not None or slo.e2e_s is not None
+    holds = in_time >= slo.share
     is_unknown = needs_speed and bool(np.isnan(found.e2e_s[~found.is_refused]).any())
     return Measures(
         wait_s=_percentiles(found.wait_s),
@@ -95,7 +96,7 @@ def measure(found: Outcome, slo: Slo) -> Measures:
         share_in_time=in_time,
         share_late=float(np.mean(is_late)),
         share_refused=float(np.mean(found.is_refused)),
-        holds_slo=None if is_unknown else in_time >= slo.share,
+        holds_slo=None if holds and is_unknown else holds,
         is_too_slow=bool(np.mean(is_late & (found.wait_s == 0)) > 1 - slo.share),
     )
 

@@ -21,6 +21,11 @@ class Evaluated:
         """Whether it is known to hold the SLO."""
         return self.measures.holds_slo is True
 
+    @property
+    def may_hold(self) -> bool:
+        """Whether it is not known to break it."""
+        return self.measures.holds_slo is not False
+
 
 def evaluate(option: Option, requests: Requests, slo: Slo) -> Evaluated:
     """Simulate it once."""
@@ -29,17 +34,17 @@ def evaluate(option: Option, requests: Requests, slo: Slo) -> Evaluated:
 
 
 def smallest(attempt: Callable[[int], Evaluated], most: int) -> tuple[int, Evaluated]:
-    """The fewest units of which the attempt holds the SLO; where none does, as many as were tried until more would not help or `most` were
-    reached. More are taken to be never worse."""
+    """The fewest units of which the attempt may hold the SLO; where none does, as many as were tried until more would not help or `most`
+    were reached. More are taken to be never worse."""
     too_few, num_units = 0, 1
     found = attempt(num_units)
-    while not found.holds and not found.measures.is_too_slow and num_units < most:
+    while not found.may_hold and not found.measures.is_too_slow and num_units < most:
         too_few, num_units = num_units, min(num_units * 2, most)
         found = attempt(num_units)
-    while found.holds and num_units - too_few > 1:
+    while found.may_hold and num_units - too_few > 1:
         middle = (too_few + num_units) // 2
         tried = attempt(middle)
-        if tried.holds:
+        if tried.may_hold:
             num_units, found = middle, tried
         else:
             too_few = middle

@@ -84,6 +84,12 @@ def test_an_unknown_latency_is_not_said_to_hold(report):
     assert found["options"][0]["holds_slo"] is None
 
 
+def test_an_unknown_latency_takes_no_more_units_than_are_needed_and_does_not_hide_what_is_refused(report):
+    units = "--mu-price-per-hour 2 --mu-input-tpm 60000 --mu-output-tpm 12000"
+    found = report(f"{PROFILE} {API} {units} --slo ttft=1s --tokens-per-minute 150")["options"]
+    assert [(option["name"], option["holds_slo"]) for option in found] == [("on-demand", False), ("provisioned, 1 x, no commitment", None)]
+
+
 def test_a_unit_of_ones_own_contract_is_compared_by_its_commitment(report):
     words = "--mu-price-per-hour 2 --mu-commitment 6-months --mu-input-tpm 60000 --mu-output-tpm 12000 --max-units 1"
     found = report(f"{PROFILE} {API} {words}")
