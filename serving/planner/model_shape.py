@@ -70,3 +70,10 @@ def num_experts(config: Mapping[str, Any]) -> int:
         if isinstance(text.get(name), int):
             return int(text[name])
     return 0
+
+
+def experts_per_token(config: Mapping[str, Any]) -> int | None:
+    """To how many experts a mixture sends a token, by any of the names in use; None if it is not told."""
+    text = text_config(config)
+    names = ("num_experts_per_tok", "experts_per_token", "moe_topk", "moe_k")
+    return next((text[name] for name in names if isinstance(text.get(name), int)), None)

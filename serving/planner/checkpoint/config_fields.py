@@ -31,12 +31,13 @@ _NAME: _Kind = (lambda value: isinstance(value, str), "is no name")
 _HEADS = ("num_key_value_heads", "num_kv_heads", "head_dim", "num_ln_in_parallel_attn", "word_embed_proj_dim")
 _LATENT = ("kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_experts_per_tok", "moe_intermediate_size")
+_CHOSEN = ("experts_per_token", "moe_topk", "moe_k")
 _MORE_EXPERTS = ("n_shared_experts", "shared_expert_intermediate_size", "first_k_dense_replace", "decoder_sparse_step")
 _WINDOWS = ("sliding_window", "max_window_layers", "attention_chunk_size", "no_rope_layer_interval")
 _CONTEXT = ("original_max_position_embeddings", "model_max_length", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
 _DECODER: Mapping[str, _Kind] = {
     "model_type": _NAME,
-    **dict.fromkeys(_HEADS + _LATENT + _EXPERTS + _MORE_EXPERTS + _WINDOWS + _CONTEXT, _WHOLE),
+    **dict.fromkeys(_HEADS + _LATENT + _EXPERTS + _CHOSEN + _MORE_EXPERTS + _WINDOWS + _CONTEXT, _WHOLE),
     **dict.fromkeys(("partial_rotary_factor", "rotary_pct"), _FACTOR),
     **dict.fromkeys(("mlp_only_layers", "attn_type_list", "no_rope_layers"), _WHOLES),
     **dict.fromkeys(("layer_types", "layers_block_type"), _NAMES),

@@ -9,6 +9,7 @@ from serving.planner.checkpoint.placement import Place
 from serving.planner.hardware import Device
 from serving.planner.memory.layout import Layout
 from serving.planner.model import Model
+from serving.planner.model_shape import experts_per_token
 
 _LOGIT_COPIES = 4
 """Copies of all logits in 32 bits that sampling makes: the logits, the values sorted, and the order, whose numbers have 64."""
@@ -42,7 +43,7 @@ def _workspace_bytes(model: Model, layout: Layout, steps: Steps) -> float:
     if not shape.num_experts:
         return 0.0
     width = (decoder.get("moe_intermediate_size") or shape.intermediate_size) / layout.sharding.num_ranks / layout.num_replicas
-    rows = steps.num_batched_tokens * int(decoder.get("num_experts_per_tok") or 1)
+    rows = steps.num_batched_tokens * (experts_per_token(decoder) or 1)
     return rows * (max(width, shape.hidden_size) + max(2 * width, shape.hidden_size)) * steps.float_bytes
 
 

@@ -8,6 +8,7 @@ from serving.planner.memory.layout import Layout
 from serving.planner.memory.overhead_forms import Steps, activation_form, copied_bytes, graph_features
 from serving.planner.memory.overhead_points import fitted
 from serving.planner.model import Model
+from serving.planner.model_shape import experts_per_token
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ def overheads(model: Model, layout: Layout, steps: Steps, *, has_graphs: bool, d
     assumed = [f"activations, CUDA graphs and what is outside torch: fitted to {fit.where}"]
     if ranks not in fit.outside:
         assumed.append(f"what is outside torch for {ranks[0]} ranks in {ranks[1]} stages: not measured, taken from the nearest that was")
+    if model.shape.num_experts and not experts_per_token(model.decoder):
+        assumed.append("num_experts_per_tok: 1, since config.json has none; activations may be more")
     return Overheads(
         activation_peak_bytes=fit.activation.times(activation_form(model, layout, steps)),
         cuda_graph_bytes=fit.graph_bytes(graph_features(model, layout)) if has_graphs and device == "cuda" else exactly(0),

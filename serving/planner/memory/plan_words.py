@@ -1,7 +1,7 @@
 """A plan that does not fit, in one line: what it needs, what there is, and what would close the gap."""
 
 from serving.planner.hardware import Device
-from serving.planner.plan import Plan, PlanRequest
+from serving.planner.plan import PARTS, Plan, PlanRequest
 
 _GIB = 2**30
 
@@ -9,14 +9,7 @@ _GIB = 2**30
 def no_fit_line(plan: Plan, device: Device = "cuda") -> str:
     """The parts, what is lacking, and the remedies, cheapest first."""
     gpu, request = plan.per_gpu, plan.request
-    parts = {
-        "weights": gpu.weights_bytes,
-        "KV cache": gpu.kv_cache_bytes,
-        "activations": gpu.activation_peak_bytes,
-        "CUDA graphs": gpu.cuda_graph_bytes,
-        "outside torch": gpu.non_torch_bytes,
-    }
-    told = ", ".join(f"{part.estimate / _GIB:.1f} {name}" for name, part in parts.items())
+    told = ", ".join(f"{getattr(gpu, field).estimate / _GIB:.1f} {name}" for name, field in PARTS.items())
     if device == "cpu":
         where, more = "this machine" if plan.num_gpus == 1 else f"each of {plan.num_gpus} ranks on this machine", ""
     else:

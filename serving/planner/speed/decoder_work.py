@@ -12,11 +12,9 @@ from serving.planner.checkpoint.computed_tensors import computed_tensors
 from serving.planner.checkpoint.families import FAMILIES
 from serving.planner.checkpoint.tensors import Tensor
 from serving.planner.memory.weight_format import checkpoint_config
-from serving.planner.model_shape import num_experts
+from serving.planner.model_shape import experts_per_token, num_experts
 from serving.planner.speed.work_per_token import WorkPerToken
 
-_CHOSEN = ("num_experts_per_tok", "experts_per_token", "moe_topk", "moe_k")
-"""Names in use for how many experts a token is sent to."""
 _FLOAT8 = ("fp8", "fbgemm_fp8")
 """vLLM's methods with weights and activations in FP8; of modelopt's and of compressed tensors' the config says more."""
 
@@ -59,10 +57,10 @@ def computed_in(quantization: str | None, config: Mapping[str, Any]) -> str:
 
 
 def _num_chosen(decoder: Mapping[str, Any]) -> int:
-    for name in _CHOSEN:
-        if isinstance(decoder.get(name), int):
-            return int(decoder[name])
-    raise PlanError(f"config.json: {_CHOSEN[0]} is missing, so the work of a token is not known")
+    told = experts_per_token(decoder)
+    if told is None:
+        raise PlanError("config.json: num_experts_per_tok is missing, so the work of a token is not known")
+    return told
 
 
 def _attention_flops(decoder: Mapping[str, Any]) -> int:

@@ -178,6 +178,15 @@ def test_every_value_that_nobody_told_is_listed():
     assert "max_num" not in "\n".join(plan(request=told).assumed)
 
 
+def test_experts_of_a_token_are_read_by_any_of_their_names_and_assumed_where_none_is_there():
+    by_name, by_other = ({"num_experts_per_tok": None, name: 8} for name in ("num_experts_per_tok", "moe_k"))
+    told, other, missing = (plan("Qwen3-30B-A3B", H100, changes=one) for one in (by_name, by_other, {"num_experts_per_tok": None}))
+    assert told == other
+    assert missing.per_gpu.activation_peak_bytes.estimate < told.per_gpu.activation_peak_bytes.estimate
+    assert "num_experts_per_tok: 1, since config.json has none; activations may be more" in missing.assumed
+    assert not any("num_experts_per_tok" in line for line in told.assumed)
+
+
 def test_ranks_that_were_not_measured_are_said_to_be_and_have_a_wider_interval():
     near, far = (plan(device=H100, tensor_parallel_size=size, num_gpus=8) for size in (4, 8))
     assert not any("not measured" in line for line in near.assumed)
