@@ -75,6 +75,8 @@ def _slo(given: Given, notes: Notes) -> Slo:
     if "slo" not in given:
         notes.assumed.append("99 % of the requests may wait 1 s at most for the work on them to begin: --slo wait=1s")
         return Slo(wait_s=_DEFAULT_WAIT_S)
+    if "slo_share" not in given:
+        notes.assumed.append("99 % of the requests must keep the limits: --slo-share 0.99")
     share = number("--slo-share", given.get("slo_share", "0.99"))
     if share > 1:
         raise PlanError(f"--slo-share {share:g}: write a share above 0 and up to 1")

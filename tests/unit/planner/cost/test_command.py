@@ -67,7 +67,7 @@ def test_what_nobody_told_is_listed_as_assumed_and_what_was_told_is_not(report):
         "--wake-after 1 min",
     ):
         assert told in scaling
-    words = "--slo e2e=1m --length-variation 0 --seed 0 --tokens-per-minute 1e6 --attempts 3 --api-speed ttft=1s,tpot=1ms"
+    words = "--slo e2e=1m --slo-share 0.99 --length-variation 0 --seed 0 --tokens-per-minute 1e6 --attempts 3 --api-speed ttft=1s,tpot=1ms"
     assert assumed(f"{PROFILE} {API} {words}").count("\n") == 0
 
 
