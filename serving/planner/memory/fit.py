@@ -11,7 +11,7 @@ from serving.errors import PlanError
 from serving.planner.hardware import Gpu
 from serving.planner.interval import Interval, exactly
 from serving.planner.memory.context_limit import longest_context
-from serving.planner.memory.division import divisions_of, sharding_of
+from serving.planner.memory.division import divisions_of, sharding_for
 from serving.planner.memory.kv_cache import KvCache, kv_cache_of
 from serving.planner.memory.layout import Layout
 from serving.planner.memory.overheads import Overheads, overheads
@@ -20,7 +20,7 @@ from serving.planner.memory.remedies import remedies_of
 from serving.planner.memory.settled import Settled, settle
 from serving.planner.memory.weight_format import online_format
 from serving.planner.memory.weights import weights_bytes
-from serving.planner.model import FLOAT_BYTES, Model
+from serving.planner.model import Model
 from serving.planner.plan import AS_IT_IS, PerGpu, Plan, PlanRequest
 
 _GIB = 2**30
@@ -38,8 +38,7 @@ def make_plan(model: Model, request: PlanRequest, gpu: Gpu, num_gpus: int) -> Pl
         request = replace(request, quantization=None)
     plan = best_plan(model, request, gpu, num_gpus)
     sizes = range(1, max(num_gpus, _USUAL_GPUS) + 1)
-    float_bytes = FLOAT_BYTES[plan.request.dtype]
-    plan = replace(plan, divisions=divisions_of(model, sizes, quantization=plan.request.quantization, float_bytes=float_bytes))
+    plan = replace(plan, divisions=divisions_of(model, sizes, plan.request))
     if plan.fits:
         return plan
     return replace(plan, remedies=tuple(remedies_of(plan, request, model, gpu, num_gpus, best_plan)))
@@ -79,8 +78,7 @@ def _num_groups(request: PlanRequest) -> int:
 
 
 def _layout(model: Model, request: PlanRequest, size: int) -> Layout:
-    slices = 1 if request.enable_expert_parallel else size * request.data_parallel_size
-    sharding = sharding_of(model, size, quantization=request.quantization, num_expert_slices=slices)
+    sharding = sharding_for(model, size, request)
     return Layout(sharding, request.pipeline_parallel_size, request.data_parallel_size, request.enable_expert_parallel)
 
 

@@ -61,6 +61,28 @@ def test_more_copies_of_kv_heads_than_there_are_cost_kv_cache():
     assert by_size[16].added_kv_bytes_per_token == 131072
 
 
+def test_latent_attention_is_on_every_rank_whole_and_a_cache_of_8_bits_costs_half():
+    latent = {division.tensor_parallel_size: division for division in plan("DeepSeek-V2-Lite", H100, kv_cache_dtype="fp8").divisions}
+    assert latent[1].added_kv_bytes_per_token == 0
+    assert latent[4].added_kv_bytes_per_token == 3 * 31_104 / 2
+
+
+def test_whole_experts_are_divided_by_sizes_that_cut_no_expert():
+    """512 columns of an expert are no multiple of 3, and its heads are: only whole experts can be over 3 ranks."""
+    heads = {"num_attention_heads": 24, "num_key_value_heads": 12, "moe_intermediate_size": 512}
+    cut, whole = (
+        {division.tensor_parallel_size for division in made.divisions if division.refused is None}
+        for made in (plan("Qwen3-30B-A3B", H100, 8, changes=heads, enable_expert_parallel=is_whole) for is_whole in (False, True))
+    )
+    assert whole - cut == {3, 6}
+
+
+def test_whole_experts_that_do_not_fit_are_told_with_what_would_help():
+    made = plan("DeepSeek-V3", H100, 2, tensor_parallel_size=2, enable_expert_parallel=True)
+    assert not made.fits
+    assert made.remedies
+
+
 def test_what_cuda_and_nccl_may_keep_vllm_from_starting_is_said_and_leaves_the_verdict_open():
     made = plan("SmolLM2-135M", gpu(14.75), 2, context=8192, concurrency=1, tensor_parallel_size=2)
     assert made.fits

@@ -24,7 +24,7 @@ SMALL = 2 * HIDDEN
 
 
 def size(planned: Model, num_ranks: int = 1, quantization: str | None = None, *, num_stages: int = 1, **layout: object) -> float:
-    sharding = sharding_of(planned, num_ranks, quantization=quantization, num_expert_slices=layout.pop("slices", None))
+    sharding = sharding_of(planned, num_ranks, quantization=quantization, **layout)
     weight_format = None if quantization is None else online_format(quantization)
     return weights_bytes(planned, Layout(sharding, num_stages, **layout), weight_format, 2).estimate
 
@@ -86,7 +86,7 @@ def test_experts_are_cut_in_slices_over_all_replicas_or_held_whole():
     others = size(planned) - experts
     assert size(planned, num_replicas=4) == others + experts / 4
     assert size(planned, num_replicas=4, has_expert_parallel=True) == others + experts / 4
-    assert size(planned, num_replicas=3, has_expert_parallel=True, slices=1) == others + experts * 3 / 8
+    assert size(planned, num_replicas=3, has_expert_parallel=True) == others + experts * 3 / 8
 
 
 def test_routers_and_the_first_halves_of_latent_attention_are_on_every_rank():
