@@ -16,9 +16,13 @@ _SCHEMA_VERSION = 1
 _Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
-class _Kind(msgspec.Struct):
+class _Head(msgspec.Struct):
+    """What is read of every result (benchmarks/report/schema.json) before the rest."""
+
     kind: str
     schema_version: int
+    valid: bool
+    invalid_reasons: list[str] = []
 
 
 class _Gpu(msgspec.Struct):
@@ -31,12 +35,8 @@ class _Machine(msgspec.Struct):
 
 
 class _Result(msgspec.Struct):
-    """What is read of every result (benchmarks/report/schema.json)."""
-
-    valid: bool
     created: str
     machine: _Machine
-    invalid_reasons: list[str] = []
 
     def source(self, path: Path) -> str:
         machine = " and ".join(dict.fromkeys(gpu.name for gpu in self.machine.gpus)) or self.machine.cpu or "an unnamed machine"
@@ -56,7 +56,7 @@ class _ThroughputMetrics(msgspec.Struct):
     tpot_s: _Mean
     tokens: _Tokens
     num_requests: Annotated[int, msgspec.Meta(ge=1)]
-    mean_concurrency: float = 0.0
+    mean_concurrency: float | None = None
 
 
 class _Load(msgspec.Struct):
@@ -90,11 +90,11 @@ def read_capacity(path: Path) -> Capacity:
     Raises:
         PlanError: it is no such result, it is not valid, or it does not tell.
     """
-    found = _read("--bench", path, "throughput", _Throughput)
+    found = _read("--bench", path, "throughput", _Throughput, "TTFT, TPOT and concurrency of streamed answers of several tokens")
     metrics, chosen = found.metrics, found.chosen[0] if found.chosen else 0
     if not 0 <= chosen < len(found.runs):
         raise PlanError(f"--bench {path}: `chosen` names run {chosen}, and there are {len(found.runs)}")
-    concurrency = found.runs[chosen].load.concurrency or round(metrics.mean_concurrency)
+    concurrency = found.runs[chosen].load.concurrency or round(metrics.mean_concurrency or 0)
     if concurrency < 1:
         raise PlanError(f"--bench {path}: was measured at less than one request at once; measure it at the concurrency it shall serve")
     assumed = f"prompts take as long as the {metrics.tokens.prompt / metrics.num_requests:.0f} tokens that {path.name} was measured with"
@@ -107,25 +107,24 @@ def read_cold_start(path: Path) -> tuple[float, str]:
     Raises:
         PlanError: it is no such result, it is not valid, or it does not tell.
     """
-    found = _read("--startup", path, "startup", _Startup)
+    found = _read("--startup", path, "startup", _Startup, "the time until ready")
     return found.metrics.ready_s.mean, found.source(path)
 
 
-def _read(option: str, path: Path, kind: str, form: type[_Form]) -> _Form:
+def _read(option: str, path: Path, kind: str, form: type[_Form], measured: str) -> _Form:
     try:
         text = path.read_bytes()
-        head = msgspec.json.decode(text, type=_Kind)
+        head = msgspec.json.decode(text, type=_Head)
         if (head.kind, head.schema_version) != (kind, _SCHEMA_VERSION):
             raise PlanError(
                 f"{option} {path}: is a result of `tokenport bench {head.kind}` of schema_version {head.schema_version}, not of "
                 f"`tokenport bench {kind}` of schema_version {_SCHEMA_VERSION}"
             )
-        result = msgspec.json.decode(text, type=form)
+        if not head.valid:
+            reasons = "; ".join(head.invalid_reasons) or "it does not say why"
+            raise PlanError(f"{option} {path}: the run is not valid: {reasons}")
+        return msgspec.json.decode(text, type=form)
     except OSError as error:
         raise PlanError(f"{option} {path}: cannot be read ({error.strerror})") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise PlanError(f"{option} {path}: does not tell what `tokenport bench {kind}` measures: {error}") from error
-    if not result.valid:
-        reasons = "; ".join(result.invalid_reasons) or "it does not say why"
-        raise PlanError(f"{option} {path}: the run is not valid: {reasons}")
-    return result
+        raise PlanError(f"{option} {path}: does not tell {measured}: {error}") from error

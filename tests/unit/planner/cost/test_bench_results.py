@@ -60,7 +60,7 @@ def test_of_an_open_loop_the_mean_concurrency_is_the_capacity(written):
 @pytest.mark.parametrize(
     ("document", "told"),
     [
-        (throughput(valid=False, invalid_reasons=["the client was too slow"]), "the run is not valid: the client was too slow"),
+        (throughput(valid=False, invalid_reasons=["the client was too slow"], metrics={}), "the run is not valid: the client was too slow"),
         (throughput(kind="latency"), "is a result of `tokenport bench latency` of schema_version 1, not of `tokenport bench throughput`"),
         (throughput(schema_version=2), "of schema_version 2, not of `tokenport bench throughput` of schema_version 1"),
         (changed(ttft_s={"mean": None}), "Expected `float`, got `null` - at `$.metrics.ttft_s.mean`"),
@@ -71,7 +71,7 @@ def test_of_an_open_loop_the_mean_concurrency_is_the_capacity(written):
             throughput(runs=[{"load": {"rate": 3}}], chosen=[0], metrics={**METRICS, "mean_concurrency": 0.3}),
             "less than one request at once",
         ),
-        ([], "does not tell what `tokenport bench throughput` measures"),
+        ([], "does not tell TTFT, TPOT and concurrency of streamed answers"),
     ],
 )
 def test_a_measurement_that_does_not_tell_is_refused(written, document, told):
