@@ -20,8 +20,7 @@ _BATCH_TIMEOUT_S = 3600
 def describe_endpoint(request: EndpointRequest) -> Deployment:
     """Raises DeployError for a combination that SageMaker refuses."""
     check(request)
-    if request.components is not None:
-        check_placement(request.components, request.hosting)
+    check_placement(request.hosting, request.components)
     model = _model_resource(request.name, request.container)
     if request.batch is not None:
         return Deployment(request.name, (model, _job_resource(request, request.batch, model.name)))

@@ -1,4 +1,4 @@
-"""Whether an inference component's copies have room on the instances that there may be: SageMaker would try for long, and fail. Pure.
+"""Whether it runs on the instances, and an inference component's copies have room there: SageMaker would try for long, and fail. Pure.
 
 Nothing is said of instance types that the planner's table does not have.
 """
@@ -7,16 +7,25 @@ import math
 
 from serving.aws.deployment.endpoint_request import Components, Hosting
 from serving.errors import DeployError
+from serving.planner.hardware import Instance
 from serving.planner.instances import load_hardware
 
 _BYTES_PER_MB = 2**20
 
 
-def check_placement(components: Components, hosting: Hosting) -> None:
-    """Raises DeployError: a copy is larger than an instance, or the most copies need more than the most instances."""
+def check_placement(hosting: Hosting, components: Components | None) -> None:
+    """Raises DeployError: the image is for other processors, a copy is larger than an instance, or the most copies need more than the most
+    instances."""
     instance = load_hardware().instances.get(hosting.instance_type)
     if instance is None:
         return
+    if instance.unsupported is not None:
+        raise DeployError(f"--instance-type {instance.name}: Tokenport does not run there: {instance.unsupported}")
+    if components is not None:
+        _check_room(instance, hosting, components)
+
+
+def _check_room(instance: Instance, hosting: Hosting, components: Components) -> None:
     has_room_for = instance.num_gpus // components.accelerators
     if has_room_for == 0:
         raise DeployError(f"--accelerators {components.accelerators}: {instance.name} has {instance.num_gpus}")

@@ -193,6 +193,7 @@ def test_a_job_runs_on_a_host_of_its_own_kind_and_waits_as_long_as_sagemaker_can
         ((*COMPONENTS, "--min-copies", "0", "--target-concurrency", "2"), "--min-instances 0"),
         ((*COMPONENTS, "--async", "s3://bucket/a"), "exclude each other"),
         ((*COMPONENTS, "--traffic", "canary"), "copy by copy"),
+        (("--instance-type", "ml.inf2.xlarge"), "Tokenport does not run there: it has AWS Neuron cores"),
         ((*COMPONENTS, "--accelerators", "2"), "--accelerators 2: ml.g4dn.2xlarge has 1"),
         ((*COMPONENTS, "--memory-mb", "40000"), "--memory-mb 40000: ml.g4dn.2xlarge has 32768"),
         ((*COMPONENTS, "--max-copies", "3", "--target-concurrency", "2"), "--max-instances 1 is too few"),
