@@ -55,9 +55,9 @@ def test_a_field_that_is_wrong_reaches_the_tier_as_it_is_so_that_it_is_refused_b
 
 
 def test_what_a_tier_makes_of_such_a_field_is_left_as_it_is():
-    """vLLM reads "2" as 2."""
+    """vLLM reads 2.0 as 2."""
     answer = completion(3)
-    Asked("completion", TEXT | {"logprobs": "2"}).restore(answer, is_judged=True)
+    Asked("completion", TEXT | {"logprobs": 2.0}).restore(answer, is_judged=True)
     assert answer == completion(3)
 
 
