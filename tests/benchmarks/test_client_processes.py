@@ -55,7 +55,7 @@ def test_two_processes_share_one_clock_and_every_request_has_one_record(url):
     assert statistics.median(late_s) < 0.5
     assert (measured.interrupted, measured.lost, origins) == (False, [], [measured.origin_s])
     assert [(load.process, load.num_requests) for load in measured.client] == [(0, 5), (1, 5)]
-    assert all(len(load.loop_lag_s) > 50 and 0 < load.cpu_share < 1.5 and load.wall_s > 0.9 for load in measured.client)
+    assert all(len(load.loop_lag_s) > 10 and 0 < load.cpu_share < 1.5 and load.wall_s > 0.2 for load in measured.client)
     assert watching.seen[-1] == {"sent": 10, "done": 10, "failed": 0, "output_tokens": 40}
     assert len(watching.seen) >= 4
     assert workers() == []
