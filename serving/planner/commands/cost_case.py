@@ -39,8 +39,6 @@ def read_case(given: Given) -> tuple[Case, Notes]:
     notes.assumed.append("a month of 730 hours is like this load, and requests come at random within each hour")
     variation = _variation(given, notes)
     most_units = count("--max-units", given.get("max_units", "16"))
-    if "max_units" not in given and ("instance" in given or "mu_input_tpm" in given):
-        notes.assumed.append(f"no more than {most_units} instances or model units: --max-units")
     seed = count("--seed", given.get("seed", "0"), least=0)
     if "seed" not in given:
         notes.assumed.append("requests are drawn with --seed 0: another draws others")
@@ -50,6 +48,8 @@ def read_case(given: Given) -> tuple[Case, Notes]:
     own = read_own(given, load, most_units, notes)
     if api is None and own is None:
         raise PlanError(f"nothing to compare: give --api-model NAME, or --instance NAME with --capacity {CAPACITY_FORM}")
+    if "max_units" not in given and (own or (api and api.provisioned)):
+        notes.assumed.append(f"no more than {most_units} instances or model units: --max-units")
     return Case(load, slo, api, own, _function(given, prices, api, notes), most_units, variation, seed), notes
 
 
@@ -99,7 +99,8 @@ def _api(given: Given, prices: Prices, seed: int, notes: Notes) -> Api | None:
     if limits == [None, None]:
         notes.assumed.append("the API throttles nobody: no --tokens-per-minute, no --requests-per-minute")
     num_attempts = count("--attempts", given.get("attempts", "3"), most=_MOST_ATTEMPTS)
-    if "attempts" not in given and (limits != [None, None] or "mu_input_tpm" in given):
+    provisioned = _provisioned(given, model, prices, notes)
+    if "attempts" not in given and (limits != [None, None] or provisioned):
         notes.assumed.append(f"a client whose request is throttled sends it {num_attempts} times in all: --attempts")
     quota = Quota(limits[0], limits[1], num_attempts=num_attempts)
     speed = parse_speed("--api-speed", given["api_speed"]) if "api_speed" in given else None
@@ -108,7 +109,7 @@ def _api(given: Given, prices: Prices, seed: int, notes: Notes) -> Api | None:
     else:
         notes.sources.append(f"speed of the API: {speed}: --api-speed")
     on_demand = OnDemand(prices.on_demand[model], quota, speed, seed)
-    return Api(on_demand, _provisioned(given, model, prices, notes))
+    return Api(on_demand, provisioned)
 
 
 def _provisioned(given: Given, model: str, prices: Prices, notes: Notes) -> tuple[ProvisionedPrice, ...]:

@@ -87,7 +87,7 @@ _NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (name, ("cold_start", "startup"))
         for name in ("min_instances", "target_concurrency", "scale_out_after", "scale_in_after", "wake_after")
     ),
-    ("max_units", ("instance", "mu_input_tpm")),
+    ("max_units", ("instance", "mu_input_tpm", "prices")),
     ("lambda_cold_start", ("api_speed",)),
     *((name, ("lambda_cold_start",)) for name in ("lambda_memory_mb", "lambda_keep_warm", "lambda_architecture")),
 )

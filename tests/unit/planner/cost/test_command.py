@@ -112,6 +112,17 @@ def test_own_prices_and_an_own_load_are_what_is_counted(tmp_path, report):
     assert option["usd_per_month"] == pytest.approx((0.1 * 10 + 0.01 * 20) * 730 / 2)
 
 
+def test_units_that_a_price_file_tells_all_of_need_no_further_option(tmp_path, report):
+    rates = {"usd_per_hour": 20, "input_tokens_per_minute": 60000, "output_tokens_per_minute": 12000}
+    entry = {"model": API.split()[1], "commitment": "1-month", **rates, "region": None, "as_of": "2026-11", "source": "us"}
+    (tmp_path / "prices.json").write_text(json.dumps({"provisioned": [entry]}))
+    words = f"{PROFILE} {API} --prices {tmp_path}/prices.json"
+    assert report(f"{words} --max-units 1")["options"][1]["name"] == "provisioned, 1 x, 1 month"
+    assumed = "\n".join(report(words)["assumed"])
+    assert "--max-units" in assumed
+    assert "--attempts" in assumed
+
+
 def test_a_model_without_a_price_by_the_token_is_not_called_unknown(tmp_path):
     rates = {"usd_per_hour": 20, "input_tokens_per_minute": 60000, "output_tokens_per_minute": 12000}
     entry = {"model": "ours", "commitment": "none", **rates, "region": None, "as_of": "2026-11", "source": "us"}
