@@ -78,5 +78,5 @@ def _told(division: Division) -> str:
         return "not: " + division.refused.partition(": ")[2]
     costs = [f"{division.added_weights_bytes / _MIB:.1f} MiB of weights"] if division.added_weights_bytes else []
     costs += [f"{division.added_kv_bytes_per_token:.0f} bytes of KV cache a token"] if division.added_kv_bytes_per_token else []
-    how = "filled up with zeros" if division.is_padded else "KV heads copied" if costs else "as it is"
+    how = "filled up with zeros" if division.is_padded else "KV cache copied" if costs else "as it is"
     return f"{how}: {' and '.join(costs)} more, on all GPUs together" if costs else how
