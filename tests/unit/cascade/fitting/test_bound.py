@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from serving.cascade.fitting.bound import are_above_zero
+from serving.cascade.fitting.bound import are_above_zero, growth
 from serving.cascade.fitting.fit import Wish, fit
 from tests.unit.cascade.outcome_files import draw, true_quality_ratio
 
@@ -27,6 +27,15 @@ def test_a_mean_well_above_zero_is_found():
 
 def test_with_few_observations_nothing_is_believed():
     assert not are_above_zero(np.full((20, 1), 0.05), -0.95, 1.0, CONFIDENCE).any()
+
+
+def test_growth_says_about_how_many_observations_prove_a_mean_above_zero():
+    def surplus(num):
+        return np.full((num, 1), 0.05)
+
+    needed = int(-np.log(1 - CONFIDENCE) / growth(surplus(1), -0.95)[0])  # at the largest bet each time; near the target they are smaller
+    assert not are_above_zero(surplus(needed), -0.95, 1.0, CONFIDENCE)
+    assert are_above_zero(surplus(needed + 3), -0.95, 1.0, CONFIDENCE)
 
 
 def test_the_bounded_policy_keeps_its_promise_and_the_naive_one_is_a_coin_flip():
