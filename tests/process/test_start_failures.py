@@ -177,9 +177,9 @@ def test_an_engine_killed_while_it_loads_is_told_with_its_signal(tmp_path, cache
     with subprocess.Popen(command, cwd=ROOT, env=environment(tmp_path, settings), stderr=subprocess.PIPE, text=True) as server:
         try:
             engine = _engine_core(server.pid)
-        except AssertionError:
+        except AssertionError as error:
             server.kill()
-            raise
+            raise AssertionError(server.communicate()[1]) from error
         engine.send_signal(signal.SIGKILL)
         killed = time.monotonic()
         lines = server.communicate(timeout=60)[1].splitlines()
