@@ -46,7 +46,7 @@ def cascade(tmp_path_factory, cache_dir):
     config = {
         "policy": "policy.json",
         "tiers": [
-            {"name": "small", "engine": "local", "price": {"input": 0.1, "output": 0.2}},
+            {"name": "small", "engine": "local", "price": {"input": 0.1, "output": 0.2}, "takes": {"code_fences": {"max": 0}}},
             {"name": "large", "engine": "vllm", "model": MODEL, "arguments": ENGINE, "price": {"per_hour": 2.0}},
             gone,
         ],
@@ -85,6 +85,31 @@ def test_a_stream_is_one_answer_of_the_tier_that_the_headers_name(client, messag
     text = text_of(response.parse())
     assert text == text_of(ask(client, messages, model=tier, stream=True).parse())
     assert len(text) > 10
+
+
+def test_a_request_that_breaks_a_rule_of_a_tier_is_answered_by_the_next(client):
+    code = [{"role": "user", "content": "```\nx = 1\n```\nWhat is x?"}]
+    headers = ask(client, code).headers
+    assert (headers["x-tokenport-tier"], headers["x-tokenport-decision"]) == ("large", "rule")
+    with pytest.raises(openai.BadRequestError, match="the tier 'small' takes code_fences of at most 0, and this has 2"):
+        ask(client, code, model="small")
+
+
+def test_what_vllm_reads_leniently_the_cascade_reads_so_too(cascade):
+    body = {"model": "auto", "messages": SURE, "temperature": 0, "max_tokens": 8, "stream": 1, "logprobs": True, "top_logprobs": 3.0}
+    lines = httpx.post(f"{cascade.url}/v1/chat/completions", json=body, timeout=60).text.split("\n\n")
+    chunks = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+    told = [token for chunk in chunks for token in (chunk["choices"][0]["logprobs"] or {"content": []})["content"]]
+    assert len(told) == 8
+    assert {len(token["top_logprobs"]) for token in told} == {3}
+    assert not any("usage" in chunk for chunk in chunks)
+    assert "data: [DONE]" in lines
+
+
+def test_what_vllm_refuses_is_refused_by_its_name(client):
+    with pytest.raises(openai.BadRequestError) as error:
+        ask(client, SURE, logprobs=True, top_logprobs="3")
+    assert error.value.param == "top_logprobs"
 
 
 def test_what_is_held_comes_at_once_and_the_rest_as_it_is_made(client):
