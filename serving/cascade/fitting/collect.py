@@ -14,7 +14,7 @@ import aiohttp
 
 from serving.cascade.token_signals import token_signals
 from serving.cascade.tokens import tokens_of
-from serving.errors import CascadeError
+from serving.errors import CascadeError, TokenportError
 from serving.questions import Question
 
 _HTTP_OK = 200
@@ -59,7 +59,12 @@ class Collector:
         for tier in self.tiers:
             try:
                 outcomes[tier] = await self._outcome(session, question, tier, is_last=tier == self.tiers[-1])
-            except (CascadeError, aiohttp.ClientError, TimeoutError) as error:
+            except (
+                TokenportError,
+                aiohttp.ClientError,
+                TimeoutError,
+                ValueError,
+            ) as error:  # ValueError: of a header, or of the text's bytes
                 return f"{question.identifier}, {tier}: {str(error) or type(error).__name__}"
         return {"id": question.identifier, "messages": list(question.messages), "outcomes": outcomes}
 

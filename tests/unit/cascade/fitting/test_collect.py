@@ -29,9 +29,11 @@ async def server():
             return web.json_response({"error": {"message": "not there"}}, status=502)
         choice = {"index": 0, "message": {"content": ANSWERS[tier].get(question, "?")}}
         if body.get("logprobs"):
-            top = [{"logprob": -0.1}, {"logprob": -2.5}]
+            top = [{"logprob": -0.1}, {"logprob": -2.5}][: 1 if question == "one alternative" else 2]
             choice["logprobs"] = {"content": [{"logprob": -0.1, "top_logprobs": top}] * 5}
-        headers = {} if question == "no cost" else {"x-tokenport-cost": COSTS[tier]}
+        if question == "other logprobs":
+            choice["logprobs"] = {"content": [{"logprob": "high"}]}
+        headers = {} if question == "no cost" else {"x-tokenport-cost": "free" if question == "free" else COSTS[tier]}
         return web.json_response({"choices": [choice]}, headers=headers)
 
     app = web.Application()
@@ -82,9 +84,18 @@ async def test_a_question_that_a_tier_did_not_answer_is_left_out_and_told(server
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
 
 
-async def test_an_answer_in_another_shape_is_a_question_left_out(server, tmp_path, capsys):
-    assert await collected(server, tmp_path, [("1+1", "2"), ("odd", "x")]) == 0
-    assert "odd, small: something else than an OpenAI answer" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("question", "told"),
+    [
+        ("odd", "something else than an OpenAI answer"),
+        ("one alternative", "the tier told no log-probabilities"),
+        ("other logprobs", "it tells log-probabilities in no known shape"),
+        ("free", "could not convert string to float: 'free'"),
+    ],
+)
+async def test_an_answer_in_another_shape_is_a_question_left_out(server, tmp_path, capsys, question, told):
+    assert await collected(server, tmp_path, [("1+1", "2"), (question, "x")]) == 0
+    assert f"{question}, small: {told}" in capsys.readouterr().err
 
 
 async def test_one_tier_is_no_cascade(server, tmp_path):
