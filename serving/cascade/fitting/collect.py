@@ -59,12 +59,7 @@ class Collector:
         for tier in self.tiers:
             try:
                 outcomes[tier] = await self._outcome(session, question, tier, is_last=tier == self.tiers[-1])
-            except (
-                TokenportError,
-                aiohttp.ClientError,
-                TimeoutError,
-                ValueError,
-            ) as error:  # ValueError: of a header, or of the text's bytes
+            except (TokenportError, aiohttp.ClientError, TimeoutError, ValueError) as error:
                 return f"{question.identifier}, {tier}: {str(error) or type(error).__name__}"
         return {"id": question.identifier, "messages": list(question.messages), "outcomes": outcomes}
 
