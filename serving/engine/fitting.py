@@ -1,7 +1,7 @@
 """Whether a model fits what it is to run on, by the planner: the fewest GPUs that hold it, and a refusal of what cannot fit.
 
-A plan knows figures within ends: `auto` goes by the estimate, and refused is only what does not fit at the low end either. What the planner
-cannot plan is left to vLLM.
+A plan knows figures within ends: `auto` takes a size that fits at the high end, else by the estimate, and refused is only what does not fit
+at the low end either. What the planner cannot plan is left to vLLM.
 """
 
 import logging
@@ -32,7 +32,8 @@ _OFFLOADING = ("cpu_offload_gb", "offload_group_size")
 
 
 def smallest_size(model: str, engine: Mapping[str, Any], sizes: Iterable[int], devices: Sequence[Gpu], wish: Wish) -> int:
-    """The first of `sizes`, which ascend, with which the model fits on `devices`, of which the smallest counts.
+    """The first of `sizes`, which ascend, with which the model surely fits on `devices`, of which the smallest counts; if there is none, the
+    first by the estimate.
 
     Raises:
         NoFit: none does; says what the last needs, what there is, and what would do.
@@ -42,6 +43,7 @@ def smallest_size(model: str, engine: Mapping[str, Any], sizes: Iterable[int], d
         raise NoFit("there is no GPU that this process may use")
     gpu, refusal = _smallest(devices), "no number of the visible GPUs can share this model"
     last: tuple[Model, PlanRequest] | None = None
+    estimated: int | None = None
     try:
         with surprises_as_plan_errors():
             known = model_to_plan(model, engine)
@@ -52,13 +54,17 @@ def smallest_size(model: str, engine: Mapping[str, Any], sizes: Iterable[int], d
         tried = replace(request, tensor_parallel_size=size)
         try:
             with surprises_as_plan_errors():
-                fits = best_plan(known, tried, gpu, len(devices)).fits
+                plan = best_plan(known, tried, gpu, len(devices))
         except PlanError as error:
             refusal = str(error)
             continue
-        if fits:
+        if plan.fits and plan.is_sure:
             return size
+        if plan.fits and estimated is None:
+            estimated = size
         last = known, tried
+    if estimated is not None:
+        return estimated
     if last is None:
         raise NoFit(refusal)
     raise NoFit(no_fit_line(make_plan(*last, gpu, len(devices))))

@@ -25,7 +25,7 @@ def parser() -> OneLineParser:
     for name, told in (
         ("context", "tokens of a sequence; default: the model's own"),
         ("concurrency", "sequences of that length at once; default: 1"),
-        ("tensor-parallel-size", "default: the fewest GPUs that hold the model"),
+        ("tensor-parallel-size", "default: the fewest GPUs that surely hold the model"),
         ("pipeline-parallel-size", "default: 1"),
         ("data-parallel-size", "default: 1"),
         ("max-num-batched-tokens", "tokens of a step; default: vLLM's for the GPU"),

@@ -1,7 +1,7 @@
 """Whether a model fits on a number of GPUs, and what would make it: the parts of a plan put together.
 
-Steps: what was asked is checked and completed with vLLM's defaults; the fewest ranks that hold the model are found, or those asked for are
-taken; if it does not fit, each remedy is planned before it is named.
+Steps: what was asked is checked and completed with vLLM's defaults; the fewest ranks that hold the model are found, surely if there are as
+many, or those asked for are taken; if it does not fit, each remedy is planned before it is named.
 """
 
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ def best_plan(model: Model, request: PlanRequest, gpu: Gpu, num_gpus: int) -> Pl
     nearest: Plan | None = None
     for layout in _layouts(model, settled.request, num_gpus):
         plan = _plan(model, settled, layout, gpu)
-        if plan.fits:
+        if plan.fits and plan.is_sure:
             return plan
         if nearest is None or plan.shortfall_bytes < nearest.shortfall_bytes:
             nearest = plan

@@ -179,9 +179,10 @@ def test_of_a_checkpoint_of_mistrals_the_weights_that_go_with_config_json_are_lo
 
 @pytest.mark.parametrize(
     ("number", "gib", "quantization", "size"),
-    [(1, 178, None, 1), (2, 79, None, 2), (4, 79, None, 2), (8, 24, "int8", 4), (8, 44, None, 4)],
+    # 2 of 79 GiB hold it by the estimate, and are taken only where there are no more.
+    [(1, 178, None, 1), (2, 79, None, 2), (8, 90, None, 2), (8, 24, "int8", 4), (8, 44, None, 4)],
 )
-def test_auto_takes_the_fewest_gpus_that_hold_the_model(model, number, gib, quantization, size):
+def test_auto_takes_the_fewest_gpus_that_surely_hold_the_model(model, number, gib, quantization, size):
     engine = {"tensor_parallel_size": "auto", "quantization": quantization, "max_model_len": 4096}
     settled = settle(engine, model(LLAMA | LARGE), on_cpu=False, visible=lambda: gpus(number, gib))
     assert settled["tensor_parallel_size"] == size
@@ -202,7 +203,7 @@ def test_auto_has_room_for_the_kv_cache_that_was_asked_for(model):
         engine = {"tensor_parallel_size": "auto", "max_model_len": 4096}
         return settle(engine, model(LLAMA | LARGE), on_cpu=False, wish=Wish(**wish), visible=lambda: gpus(8, 79))["tensor_parallel_size"]
 
-    assert [size(), size(sequences=32), size(tokens=500_000)] == [2, 3, 5]
+    assert [size(), size(sequences=32), size(tokens=500_000)] == [3, 3, 8]
 
 
 def test_auto_tells_what_is_needed_where_nothing_fits(model):

@@ -104,9 +104,17 @@ def test_the_room_for_tokens_is_what_vllm_measured_less_the_graphs_that_it_count
     assert made.max_kv_tokens == pytest.approx((58.11 - 0.91) * GIB / 131072, rel=0.01)
 
 
-def test_without_a_size_the_fewest_gpus_that_hold_the_model_are_taken():
+def test_without_a_size_the_fewest_gpus_that_surely_hold_the_model_are_taken():
     assert plan("Llama-3.3-70B-fp8-dynamic", H100, 8).num_gpus == 2
-    assert plan("Llama-3.1-8B", L4, 8, context=32768, concurrency=6).num_gpus == 3  # with zeros: 3 divides no 8 KV heads
+    on_three = plan("Llama-3.1-8B", L4, 8, context=32768, concurrency=6, tensor_parallel_size=3)
+    assert (on_three.fits, on_three.is_sure) == (True, False)
+    assert plan("Llama-3.1-8B", L4, 8, context=32768, concurrency=6).num_gpus == 4
+
+
+def test_where_none_is_sure_the_fewest_by_the_estimate_are_taken():
+    made = plan("Llama-3.1-8B", L4, 3, context=32768, concurrency=6)
+    assert (made.fits, made.is_sure) == (True, False)
+    assert made.num_gpus == 3  # with zeros: 3 divides no 8 KV heads
 
 
 def test_a_size_that_is_asked_for_is_kept():
