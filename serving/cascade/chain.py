@@ -118,8 +118,10 @@ class Chain:
     async def _ask(self, step: Step, steps: Sequence[Step], request_id: str) -> Commit | None:
         """Ask one tier once. None: its draft was dropped."""
         tier = step.tier
-        is_let_through, self._let_through = step is self._let_through, None
-        if not is_let_through and not tier.breaker.try_pass():
+        if step is self._let_through:
+            # Once: a further try asks the breaker again.
+            self._let_through = None
+        elif not tier.breaker.try_pass():
             seconds = tier.breaker.remaining_s
             raise TierFailure(f"the tier {tier.name} has failed too often and is left alone", reason="not_ready", retry_after_s=seconds)
         self._num_asked += 1

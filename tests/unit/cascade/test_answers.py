@@ -27,6 +27,7 @@ from tests.unit.cascade.scripted import (
     policy,
     stream,
     texts_of,
+    tier,
     whole,
 )
 
@@ -259,6 +260,17 @@ async def test_of_all_drafts_that_are_unsure_when_a_tier_may_be_tried_again_one_
     given = await asyncio.gather(*(setup.ask() for _ in range(num)))
     found = [await texts_of(chunks) for chunks in given]
     assert sorted(found) == [["L"], *[["d0", "d1"]] * (num - 1)]
+
+
+async def test_the_one_try_that_a_draft_was_dropped_for_is_not_lost_at_a_tier_before_it_that_is_left_alone():
+    now_s = [0.0]
+    middle, large = Breaker(1, 90.0, lambda: now_s[0]), Breaker(1, 60.0, lambda: now_s[0])
+    setup = Setup(Model(draft(UNSURE, UNSURE)), Model(stream("L")), with_policy=policy(), breaker_of_large=large)
+    setup.tiers.insert(1, tier("middle", Model(), breaker=middle))
+    middle.failed()
+    large.failed()
+    now_s[0] = 60.0
+    assert await texts_of(await setup.ask()) == ["L"]
 
 
 async def test_a_tier_that_a_draft_was_dropped_for_is_left_alone_when_that_try_fails(monkeypatch):
