@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Self, TypeGuard
 
 from serving.errors import RequestError, TierFailure
@@ -70,6 +70,11 @@ class RemoteChunks:
         """Abort the request: what is below closes its connection."""
         self._is_over = True
         await self._texts.aclose()
+
+
+def needs_token_ids(body: Mapping[str, Any]) -> bool:
+    """Whether a request asks for vLLM's own field, by which text generation (`inputs`) counts tokens. Other servers ignore it."""
+    return body.get("return_token_ids") is True
 
 
 async def openai_chunks(who: str, reads: AsyncGenerator[bytes, None], *, needs_token_ids: bool = False) -> AsyncGenerator[str, None]:

@@ -9,7 +9,7 @@ from serving.aws.errors import stream_error
 from serving.aws.event_stream import EventStreamParser
 from serving.aws.runtime import Runtime
 from serving.engine.interface import Chunks, Kind
-from serving.remote_chunks import RemoteChunks, checked_whole, openai_chunks
+from serving.remote_chunks import RemoteChunks, checked_whole, needs_token_ids, openai_chunks
 from serving.remote_errors import deadline_error
 
 _PART = "PayloadPart"
@@ -54,10 +54,11 @@ class SageMakerModel:
         ends_at = asyncio.get_running_loop().time() + deadline_s
         parameters = {**self._parameters, "InferenceId": request_id, "Body": self._body(body)}
         if body.get("stream"):
-            return await RemoteChunks(self._who, openai_chunks(self._who, self._reads(parameters)), ends_at).hold_first()
+            texts = openai_chunks(self._who, self._reads(parameters), needs_token_ids=needs_token_ids(body))
+            return await RemoteChunks(self._who, texts, ends_at).hold_first()
         try:
             async with asyncio.timeout_at(ends_at), self._runtime.call("invoke_endpoint", parameters) as response:
-                return checked_whole(self._who, await response.read())
+                return checked_whole(self._who, await response.read(), needs_token_ids=needs_token_ids(body))
         except TimeoutError as error:
             raise deadline_error(self._who) from error
 

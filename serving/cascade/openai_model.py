@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from serving.engine.interface import Chunks, Kind
-from serving.remote_chunks import RemoteChunks, checked_whole, openai_chunks
+from serving.remote_chunks import RemoteChunks, checked_whole, needs_token_ids, openai_chunks
 from serving.remote_errors import connection_error, deadline_error, status_error
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -56,11 +56,11 @@ class OpenAIModel:
         """See `RemoteModel`."""
         ends_at = asyncio.get_running_loop().time() + deadline_s
         if body.get("stream") is True:
-            texts = openai_chunks(self._who, self._reads(kind, body, request_id), needs_token_ids=_needs_token_ids(body))
+            texts = openai_chunks(self._who, self._reads(kind, body, request_id), needs_token_ids=needs_token_ids(body))
             return await RemoteChunks(self._who, texts, ends_at).hold_first()
         try:
             async with asyncio.timeout_at(ends_at), self._call(kind, body, request_id) as response:
-                return checked_whole(self._who, await response.read(), needs_token_ids=_needs_token_ids(body))
+                return checked_whole(self._who, await response.read(), needs_token_ids=needs_token_ids(body))
         except TimeoutError as error:
             raise deadline_error(self._who) from error
 
@@ -99,8 +99,3 @@ class OpenAIModel:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S)
             self._http = aiohttp.ClientSession(connector=connector, timeout=timeout)
         return self._http
-
-
-def _needs_token_ids(body: Mapping[str, Any]) -> bool:
-    """vLLM's own field, by which text generation (`inputs`) counts tokens. Other servers ignore it."""
-    return body.get("return_token_ids") is True

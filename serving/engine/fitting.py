@@ -32,8 +32,8 @@ _OFFLOADING = ("cpu_offload_gb", "offload_group_size")
 
 
 def smallest_size(model: str, engine: Mapping[str, Any], sizes: Iterable[int], devices: Sequence[Gpu], wish: Wish) -> int:
-    """The first of `sizes`, which ascend, with which the model surely fits on `devices`, of which the smallest counts; if there is none, the
-    first by the estimate.
+    """The first of `sizes`, which ascend, with which the model surely fits on `devices`, of which the smallest counts; where there is none,
+    the first by the estimate.
 
     Raises:
         NoFit: none does; says what the last needs, what there is, and what would do.

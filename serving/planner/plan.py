@@ -15,8 +15,8 @@ AS_IT_IS = "none"
 class PlanRequest:
     """`context` in tokens, None for the model's own; `concurrency` sequences of that length at once. `quantization`: vLLM's names,
     `int8`, which is Tokenport's, and `none`; None for what the checkpoint is. Sizes are vLLM's; `tensor_parallel_size` None for the
-    fewest that surely hold the model. `max_num_batched_tokens` and `max_num_seqs` None for vLLM's default on that GPU. The size of the KV cache
-    instead of the concurrency, if either is not None: `kv_cache_tokens` of a replica, or `kv_cache_memory_bytes` on each GPU."""
+    fewest that surely hold the model. `max_num_batched_tokens` and `max_num_seqs` None for vLLM's default on that GPU. The size of the KV
+    cache instead of the concurrency, if either is not None: `kv_cache_tokens` of a replica, or `kv_cache_memory_bytes` on each GPU."""
 
     context: int | None = None
     concurrency: int = 1

@@ -396,6 +396,17 @@ async def test_an_answer_in_another_form_is_a_failure(service, name, body):
     assert failure.value.reason == "failed"
 
 
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_text_of_a_container_that_tells_no_token_ids_is_no_answer_to_who_asks_for_them(service, is_streamed):
+    choice = {"index": 0, "text": "a", "finish_reason": "stop"}
+    chunk = f"data: {json.dumps({'choices': [choice]})}\n\n".encode()
+    service.script = streams([encode_payload_part(chunk)]) if is_streamed else answers(200, {"choices": [choice]})
+    body = {"prompt": "x", "stream": is_streamed, "return_token_ids": True}
+    async with model_at("sagemaker", service.url) as model:
+        with pytest.raises(TierFailure, match="tells no token_ids"):
+            await model.generate("completion", body, "request-1", deadline_s=LONG_S)
+
+
 # Errors inside the stream.
 
 IN_STREAM = [
