@@ -11,10 +11,12 @@ from serving.planner.interval import exactly
 
 def visible_gpus() -> list[Gpu]:
     """Those that this process may use. vLLM asks the driver, and leaves CUDA uninitialised in this process."""
+    import torch
     from vllm.platforms import current_platform
 
     numbers = range(current_platform.device_count())
-    return [as_gpu(current_platform.get_device_name(number), current_platform.get_device_total_memory(number)) for number in numbers]
+    gpus = [as_gpu(current_platform.get_device_name(number), current_platform.get_device_total_memory(number)) for number in numbers]
+    return [replace(gpu, has_bfloat16=torch.bfloat16 in current_platform.supported_dtypes) for gpu in gpus]
 
 
 def as_gpu(name: str, num_bytes: int) -> Gpu:

@@ -14,7 +14,8 @@ Device = Literal["cuda", "cpu"]
 @dataclass(frozen=True)
 class Gpu:
     """`memory_bytes` as its maker says; `usable_bytes` as torch sees it. `flops_per_s` are dense rates by the type of the numbers (float16,
-    float8, int8); a type that the hardware does not compute in is absent."""
+    float8, int8); a type that the hardware does not compute in is absent. `has_bfloat16`: 16 bits can be bfloat16, which vLLM refuses
+    below compute capability 8.0."""
 
     name: str
     memory_bytes: int
@@ -24,6 +25,7 @@ class Gpu:
     source: str
     as_of: str
     device: Device = "cuda"
+    has_bfloat16: bool = True
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ _TABLE = Path(__file__).with_name("instances.json")
 _MIB, _GIB, _GIGA, _TERA = 2**20, 2**30, 10**9, 10**12
 _RATES = ("float16", "float8", "int8")
 _Named = TypeVar("_Named", Gpu, Instance)
-_GPU_FIELDS = ("name", "memory_mib", "usable_mib", "bandwidth_gb_per_s", "tflops", "source", "as_of")
+_GPU_FIELDS = ("name", "memory_mib", "usable_mib", "bandwidth_gb_per_s", "tflops", "bfloat16", "source", "as_of")
 _INSTANCE_FIELDS = ("name", "gpu", "num_gpus", "link", "price_per_hour", "host_memory_gib", "disk_gb", "note", "unsupported")
 
 
@@ -124,6 +124,7 @@ def _gpu(entry: Any, where: str) -> Gpu:
         flops_per_s={name: rate * _TERA for name, rate in rates.items()},
         source=_text(entry, "source", where),
         as_of=_text(entry, "as_of", where),
+        has_bfloat16=_truth(entry, "bfloat16", where) if "bfloat16" in entry else True,
     )
 
 
@@ -183,6 +184,13 @@ def _number(entry: Mapping[str, Any], name: str, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise PlanError(f"{where}.{name} {value!r}: must be a number above 0")
     return float(value)
+
+
+def _truth(entry: Mapping[str, Any], name: str, where: str) -> bool:
+    value = entry[name]
+    if not isinstance(value, bool):
+        raise PlanError(f"{where}.{name} {value!r}: must be true or false")
+    return value
 
 
 def _interval(entry: Mapping[str, Any], name: str, where: str) -> Interval:

@@ -6,8 +6,9 @@ from serving.errors import PlanError
 from serving.planner.hardware import Gpu
 from serving.planner.memory.batch_defaults import batch_defaults
 from serving.planner.memory.context_limit import default_context
+from serving.planner.memory.dtype import computed_dtype
 from serving.planner.memory.overhead_forms import Steps
-from serving.planner.model import FLOAT_BYTES, Model, config_dtype
+from serving.planner.model import FLOAT_BYTES, Model
 from serving.planner.plan import PlanRequest
 
 
@@ -27,7 +28,7 @@ def settle(model: Model, request: PlanRequest, gpu: Gpu) -> Settled:
     """`request` for `model` on that GPU.
 
     Raises:
-        PlanError: vLLM would refuse the sizes of a step.
+        PlanError: vLLM would refuse the sizes of a step, or the type of numbers.
     """
     assumed = list(model.assumed)
     context = default_context(model.decoder) if request.context is None else request.context
@@ -35,7 +36,9 @@ def settle(model: Model, request: PlanRequest, gpu: Gpu) -> Settled:
         assumed.append(f"context: {context}, the model's own")
     num_sequences = -(-request.concurrency // request.data_parallel_size)
     tokens, most = _step_sizes(request, gpu, context, num_sequences, assumed)
-    dtype = _auto_dtype(model) if request.dtype == "auto" else request.dtype
+    dtype = computed_dtype(model, request, gpu)
+    if request.dtype == "auto" and not gpu.has_bfloat16:
+        assumed.append(f"dtype: {dtype}, since {gpu.name} has no bfloat16")
     quantization = _quantization(model, request.quantization, assumed)
     settled = replace(request, context=context, dtype=dtype, quantization=quantization, max_num_batched_tokens=tokens, max_num_seqs=most)
     return Settled(settled, context, num_sequences, Steps(tokens, most, FLOAT_BYTES[dtype]), tuple(assumed))
@@ -55,12 +58,6 @@ def _step_sizes(request: PlanRequest, gpu: Gpu, context: int, num_sequences: int
     if tokens < most:
         raise PlanError(f"max_num_batched_tokens={tokens} is less than the {most} sequences of a step, which vLLM refuses; {most} or more")
     return tokens, most
-
-
-def _auto_dtype(model: Model) -> str:
-    """vLLM computes a checkpoint in 32 bits in bfloat16."""
-    dtype = config_dtype(model.config)
-    return dtype if dtype in ("bfloat16", "float16") else "bfloat16"
 
 
 def _quantization(model: Model, asked: str | None, assumed: list[str]) -> str | None:

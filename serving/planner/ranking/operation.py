@@ -127,6 +127,8 @@ class Estimator:
         num_ranks = request.tensor_parallel_size or 1
         if "float16" not in gpu.flops_per_s:
             raise PlanError(f"{gpu.name}: its rate in 16 bits is not known; give it as tflops.float16 in the file for --hardware")
+        if request.dtype == "float32":
+            raise PlanError("there is no estimate of the speed in 32 bits")
         precision, float_bytes = computed_in(request.quantization, self._model.config), FLOAT_BYTES[request.dtype]
         # Of the input embedding a step reads a row a token; where it is tied, the same matrix is read whole for the logits.
         unread_bytes = 0 if shape.has_tied_embeddings else shape.vocab_size * shape.hidden_size * float_bytes
