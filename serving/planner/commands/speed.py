@@ -12,7 +12,7 @@ from serving.planner.model import Model
 from serving.planner.plan import Plan
 from serving.planner.ranking.as_json import ESTIMATE, target_json
 from serving.planner.ranking.as_text import target_words
-from serving.planner.ranking.by_concurrency import HEAD, by_concurrency_json, operation_rows
+from serving.planner.ranking.by_concurrency import by_concurrency_json, operation_table
 from serving.planner.ranking.cells import table
 from serving.planner.ranking.operation import SPREAD_EXPERTS, Estimator, Operation, Target
 from serving.planner.speed.calibration import read_measured
@@ -45,7 +45,7 @@ class PlanSpeed:
         """For the terminal, under the plan."""
         if not self.operations:
             return ""
-        rows = table(HEAD, operation_rows(self.operations))
+        rows = table(*operation_table(self.operations, self.target))
         title = f"{target_words(self.target)}; with other numbers of them:"
         return "\n".join(["", title, *rows, "", ESTIMATE, f"Speeds stand on {self.basis}.", ""])
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from serving.planner.model import Model
 from serving.planner.plan import PlanRequest
 from serving.planner.ranking.as_json import ESTIMATE
-from serving.planner.ranking.by_concurrency import HEAD, operation_rows
+from serving.planner.ranking.by_concurrency import operation_table
 from serving.planner.ranking.cells import ends, seconds, table
 from serving.planner.ranking.deployment import deploy_command, settings_of, values_of
 from serving.planner.ranking.operation import Target
@@ -27,7 +27,7 @@ def ranking_text(ranking: Ranking, model: Model, request: PlanRequest, assumed: 
         lines += ["nothing keeps the target"]
     lines += ["", *table(LOSERS_HEAD, loser_rows(ranking.losers))] if ranking.losers else []
     if operations := ranking.first_by_concurrency:
-        lines += ["", f"{first_words(ranking)}:", *table(HEAD, operation_rows(operations))]
+        lines += ["", f"{first_words(ranking)}:", *table(*operation_table(operations, ranking.target))]
     lines += ["", *_how_to_run(ranking.winners[0], model, request)] if ranking.winners else []
     lines += ["", ESTIMATE, *notes(ranking)]
     lines += ["", "assumed:", *(f"  {line}" for line in assumed)] if assumed else []

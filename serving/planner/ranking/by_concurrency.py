@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from serving.planner.ranking.cells import ends
-from serving.planner.ranking.operation import Operation
+from serving.planner.ranking.operation import Operation, Target
 
-HEAD = ("at once", "TTFT", "TPOT", "output tokens/s", "of each request", "USD/M output", "keeps the target")
 _FIGURES = (
     "ttft_s",
     "ttft_at_once_s",
@@ -17,20 +16,20 @@ _FIGURES = (
 )
 
 
-def operation_rows(operations: Sequence[Operation]) -> list[tuple[str, ...]]:
-    """By `HEAD`; each estimate with its ends."""
-    return [
-        (
-            str(one.concurrency),
-            ends(one.speed.ttft_s, " s"),
-            ends(one.speed.tpot_s.times(1000), " ms"),
-            ends(one.output_tokens_per_s),
-            ends(one.output_tokens_per_s_per_request),
-            ends(one.usd_per_million_output_tokens),
-            f"no: {'; '.join(one.reasons)}" if one.reasons else "yes",
-        )
-        for one in operations
-    ]
+def operation_table(operations: Sequence[Operation], target: Target) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and rows, each estimate with its ends. Without the column of costs where there is no price, and without that of the target where
+    it has no limits."""
+    columns = {
+        "at once": [str(one.concurrency) for one in operations],
+        "TTFT": [ends(one.speed.ttft_s, " s") for one in operations],
+        "TPOT": [ends(one.speed.tpot_s.times(1000), " ms") for one in operations],
+        "output tokens/s": [ends(one.output_tokens_per_s) for one in operations],
+        "of each request": [ends(one.output_tokens_per_s_per_request) for one in operations],
+        "USD/M output": [ends(one.usd_per_million_output_tokens) for one in operations],
+        "keeps the target": [_verdict(one) for one in operations] if target.has_limits else [],
+    }
+    shown = {name: cells for name, cells in columns.items() if any(cells)}
+    return tuple(shown), list(zip(*shown.values(), strict=True))
 
 
 def operation_json(operation: Operation | None) -> dict[str, Any]:
@@ -50,3 +49,7 @@ def by_concurrency_json(operations: Sequence[Operation]) -> list[dict[str, Any]]
         }
         for one in operations
     ]
+
+
+def _verdict(operation: Operation) -> str:
+    return f"no: {'; '.join(operation.reasons)}" if operation.reasons else "yes"

@@ -37,6 +37,11 @@ class Target:
     tpot_s: float | None = None
     usd_per_hour: float | None = None
 
+    @property
+    def has_limits(self) -> bool:
+        """Whether there is anything to be kept."""
+        return any(limit is not None for limit in (self.ttft_s, self.tpot_s, self.usd_per_hour))
+
 
 @dataclass(frozen=True)
 class Operation:

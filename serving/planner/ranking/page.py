@@ -22,7 +22,7 @@ from serving.planner.ranking.as_text import (
     way,
     winner_row,
 )
-from serving.planner.ranking.by_concurrency import HEAD, operation_rows
+from serving.planner.ranking.by_concurrency import operation_table
 from serving.planner.ranking.charts import frontier, memory_bar
 from serving.planner.ranking.ranking import Candidate, Ranking
 
@@ -108,7 +108,7 @@ def _charts(main: Element, ranking: Ranking, shown: Sequence[Candidate]) -> None
         )
     if operations := ranking.first_by_concurrency:
         _text(main, "h2", first_words(ranking))
-        _table(main, HEAD, operation_rows(operations))
+        _table(main, *operation_table(operations, ranking.target))
     best: dict[str, Candidate] = {}
     for one in shown:
         best.setdefault(one.instance.name, one)

@@ -1,5 +1,6 @@
 """`tokenport plan MODEL` on a machine that is named: how fast, with 1, 2, 4, ... requests at once."""
 
+import itertools
 import json
 
 import pytest
@@ -118,3 +119,18 @@ def test_what_is_wrong_is_told_in_one_line(capsys, folder, words, told):
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "last"),
+    [
+        (("--gpu", "H100"), "of each request"),
+        (("--gpu", "H100", "--tpot", "100ms"), "keeps the target"),
+        (("--instance", "ml.g6.12xlarge", "--tensor-parallel-size", "4"), "USD/M output"),
+    ],
+)
+def test_what_nobody_asked_or_knows_has_no_column(folder, capsys, words, last):
+    run_plan([folder, *LOAD, *words], {})
+    head, row = next(pair for pair in itertools.pairwise(capsys.readouterr().out.splitlines()) if pair[0].startswith("at once"))
+    assert head.endswith(last)
+    assert row.startswith("1 ")
