@@ -169,7 +169,9 @@ def _answered(call: Call, error: Mapping[str, str]) -> DeployError:
     if code in _BAD_KEYS:
         return DeployError(f"{told}: renew the credentials")
     if code in _DENIED:
-        return DeployError(f"{told}: --policies prints what the deployer needs")
+        # Who only asks for prices deploys nothing.
+        wanted = "it takes the right pricing:GetProducts" if call.service == "pricing" else "--policies prints what the deployer needs"
+        return DeployError(f"{told}: {wanted}")
     return DeployError(told)
 
 

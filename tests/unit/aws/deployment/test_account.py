@@ -41,6 +41,11 @@ def test_an_answer_is_told_with_what_to_do(code, told):
     assert told in told_of(answering(code))
 
 
+def test_who_may_not_read_prices_is_told_the_right_that_it_takes():
+    call = Call("pricing", "GetProducts", {"ServiceCode": "AmazonSageMaker"})
+    assert told_of(answering("AccessDeniedException"), call).endswith("it takes the right pricing:GetProducts")
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [
