@@ -1,15 +1,12 @@
 """The command line of `tokenport plan MODEL`: options under vLLM's names, and the request that they make."""
 
 import argparse
-import re
 
-from serving.errors import PlanError
 from serving.planner.commands.one_line_parser import OneLineParser
 from serving.planner.commands.target import add_options
+from serving.planner.commands.whole_number import whole_number
 from serving.planner.plan import PlanRequest
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)([kmKM]?)")
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "K": 2**10, "M": 2**20}
 _HELP = """Does MODEL (a folder, a config.json or a hub id) fit on a GPU or an instance, with how long a context, for how many, how fast?
 Without --gpu and --instance, or with --instance and a target: which instance, precision and split serve it for the least.
 N can be 8k (8000) or 8K (8192), as vLLM reads it.
@@ -55,17 +52,17 @@ def request_of(options: argparse.Namespace) -> PlanRequest:
     """
     defaults = PlanRequest()
     return PlanRequest(
-        context=_number("--context", options.context),
-        concurrency=_number("--concurrency", options.concurrency) or defaults.concurrency,
+        context=whole_number("--context", options.context),
+        concurrency=whole_number("--concurrency", options.concurrency) or defaults.concurrency,
         quantization=options.quantization,
         dtype=options.dtype,
         kv_cache_dtype=options.kv_cache_dtype,
-        tensor_parallel_size=_number("--tensor-parallel-size", options.tensor_parallel_size),
-        pipeline_parallel_size=_number("--pipeline-parallel-size", options.pipeline_parallel_size) or defaults.pipeline_parallel_size,
-        data_parallel_size=_number("--data-parallel-size", options.data_parallel_size) or defaults.data_parallel_size,
+        tensor_parallel_size=whole_number("--tensor-parallel-size", options.tensor_parallel_size),
+        pipeline_parallel_size=whole_number("--pipeline-parallel-size", options.pipeline_parallel_size) or defaults.pipeline_parallel_size,
+        data_parallel_size=whole_number("--data-parallel-size", options.data_parallel_size) or defaults.data_parallel_size,
         gpu_memory_utilization=options.gpu_memory_utilization,
-        max_num_batched_tokens=_number("--max-num-batched-tokens", options.max_num_batched_tokens),
-        max_num_seqs=_number("--max-num-seqs", options.max_num_seqs),
+        max_num_batched_tokens=whole_number("--max-num-batched-tokens", options.max_num_batched_tokens),
+        max_num_seqs=whole_number("--max-num-seqs", options.max_num_seqs),
         enforce_eager=options.enforce_eager,
         enable_expert_parallel=options.enable_expert_parallel,
     )
@@ -73,15 +70,4 @@ def request_of(options: argparse.Namespace) -> PlanRequest:
 
 def num_gpus_of(options: argparse.Namespace) -> int:
     """How many GPUs --gpu stands for."""
-    return _number("--gpus", options.gpus) or 1
-
-
-def _number(option: str, text: str | None) -> int | None:
-    """At least 1, in the form of vLLM's options (`human_readable_int` in vllm/utils/argparse_utils.py) up to millions."""
-    if text is None:
-        return None
-    match = _SIZE.fullmatch(text.strip())
-    value = float(match[1]) * _UNITS[match[2]] if match else 0
-    if value < 1 or value != int(value):
-        raise PlanError(f"{option} {text}: a whole number of 1 or more, such as 8, 8k (8000) or 8K (8192)")
-    return int(value)
+    return whole_number("--gpus", options.gpus) or 1

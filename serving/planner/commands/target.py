@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from serving.errors import PlanError
-from serving.planner.cost.quantities import count, duration_s, number, wrong
+from serving.planner.commands.whole_number import whole_number
+from serving.planner.cost.quantities import duration_s, number, wrong
 from serving.planner.plan import PlanRequest
 from serving.planner.ranking.operation import Target
 from serving.planner.speed.speed import Flow
@@ -41,7 +42,10 @@ def target_of(options: argparse.Namespace, request: PlanRequest, assumed: list[s
         PlanError: a value is wrong, or the tokens do not go into the context.
     """
     context = request.context or 1
-    told_input, told_output = _count("--input-tokens", options.input_tokens), _count("--output-tokens", options.output_tokens)
+    if context < 2:
+        raise PlanError(f"--context {context}: a request has a token of input and one of output; 2 or more")
+    told_input = whole_number("--input-tokens", options.input_tokens)
+    told_output = whole_number("--output-tokens", options.output_tokens)
     output_tokens = told_output or min(max(context // _OUTPUT_SHARE, 1), max(context - (told_input or 0), 1))
     input_tokens = told_input or max(context - output_tokens, 1)
     if told_output is None:
@@ -56,10 +60,6 @@ def target_of(options: argparse.Namespace, request: PlanRequest, assumed: list[s
         tpot_s=_limit_s("--tpot", options.tpot),
         usd_per_hour=None if options.budget is None else number("--budget", options.budget),
     )
-
-
-def _count(option: str, text: str | None) -> int | None:
-    return None if text is None else count(option, text)
 
 
 def _limit_s(option: str, text: str | None) -> float | None:

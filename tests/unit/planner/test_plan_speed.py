@@ -9,7 +9,7 @@ from serving.__main__ import main
 from serving.planner.commands import run_plan
 from tests.unit.planner.known_models import model
 
-LOAD = ("--context", "8k", "--input-tokens", "1000", "--output-tokens", "200")
+LOAD = ("--context", "8k", "--input-tokens", "1k", "--output-tokens", "200")
 
 
 @pytest.fixture
@@ -134,3 +134,8 @@ def test_what_nobody_asked_or_knows_has_no_column(folder, capsys, words, last):
     head, row = next(pair for pair in itertools.pairwise(capsys.readouterr().out.splitlines()) if pair[0].startswith("at once"))
     assert head.endswith(last)
     assert row.startswith("1 ")
+
+
+def test_a_context_without_room_for_an_answer_is_told(folder, capsys):
+    assert main(["plan", folder, "--context", "1", "--gpu", "H100"]) == 1
+    assert "--context 1: a request has a token of input and one of output; 2 or more" in capsys.readouterr().err
