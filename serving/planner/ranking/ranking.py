@@ -22,8 +22,9 @@ _GIB = 2**30
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to serve the model. `quantization` None for what the checkpoint is. `plan` is of one replica, None where there is none, and
-    then there is no `service` either; `operation` at the target's load, None where that does not fit. No `reasons`: it keeps the target."""
+    """One way to serve the model. `quantization` None for what the checkpoint is. `plan` is of one replica, None where there is none;
+    `service` None where it cannot be timed; `operation` at the target's load, None where that does not fit. No `reasons`: it keeps the
+    target."""
 
     instance: Instance
     quantization: str | None
@@ -75,16 +76,10 @@ class Ranker:
             PlanError: what was asked for is refused on every one of them for the same reason.
         """
         by_instance = [list(self._candidates(instance)) for instance in instances]
-        self._check_is_planned()
+        _check_is_timed([one for candidates in by_instance for one in candidates])
         winners = [one for candidates in by_instance for one in candidates if not one.reasons]
         losers = [min(candidates, key=self._distance) for candidates in by_instance if all(one.reasons for one in candidates)]
         return Ranking(self._target, tuple(sorted(winners, key=_cost)), tuple(sorted(losers, key=self._distance)))
-
-    def _check_is_planned(self) -> None:
-        """A reason that all machines have in common is a fault of the request or the model, and no reason of theirs."""
-        found = [plan for plans in self._plans.values() for plan in plans.values()]
-        if found and isinstance(found[0], str) and all(plan == found[0] for plan in found):
-            raise PlanError(found[0])
 
     def _candidates(self, instance: Instance) -> Iterator[Candidate]:
         if instance.unsupported is not None:
@@ -128,7 +123,11 @@ class Ranker:
         return plans[gpu.name]
 
     def _timed(self, candidate: Candidate, plan: Plan) -> Candidate:
-        service = self.estimator.service(plan, candidate.instance, candidate.num_replicas, plan.max_concurrency * candidate.num_replicas)
+        num_replicas = candidate.num_replicas
+        try:
+            service = self.estimator.service(plan, candidate.instance, num_replicas, plan.max_concurrency * num_replicas)
+        except PlanError as error:
+            return replace(candidate, plan=plan, reasons=(str(error),))
         if not plan.fits:
             reason = f"does not fit: {plan.shortfall_bytes / _GIB:.1f} GiB short on each GPU"
             return replace(candidate, plan=plan, service=service, reasons=(reason,))
@@ -144,6 +143,13 @@ class Ranker:
         shortfall = math.inf if candidate.plan is None else candidate.plan.shortfall_bytes
         excess, rate = (operation.excess(self._target), operation.output_tokens_per_s.estimate) if operation else (math.inf, 0.0)
         return operation is None, shortfall, len(candidate.reasons), excess, _cost(candidate), -rate, candidate.instance.name
+
+
+def _check_is_timed(candidates: Sequence[Candidate]) -> None:
+    """A reason that all machines have in common is a fault of the request or the model, and no reason of theirs."""
+    tried = [one for one in candidates if one.instance.unsupported is None and one.num_replicas]
+    if tried and all(one.service is None and one.reasons == tried[0].reasons for one in tried):
+        raise PlanError(tried[0].reasons[0])
 
 
 def _cost(candidate: Candidate) -> float:

@@ -241,6 +241,17 @@ def test_of_an_instance_that_loses_the_split_nearest_to_the_target_is_told(rank)
         assert tpot_s <= other["losers"][0]["tpot_s"]["estimate"]
 
 
+def test_a_machine_whose_speed_is_not_known_loses_and_the_others_are_ranked(rank, tmp_path):
+    narrow = CONFIG | {"model_type": "glm4", "architectures": ["Glm4ForCausalLM"]}
+    page = tmp_path / "page.html"
+    code, found = rank("--tpot", "100ms", "--html", str(page), config=narrow)
+    assert code == 0
+    assert found["winners"]
+    # Without bfloat16, and too wide for float16.
+    assert loser(found, "ml.g4dn.12xlarge")["reasons"] == ["there is no estimate of the speed in 32 bits"]
+    assert "no estimate of the speed in 32 bits" in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("request_", "told"),
     [
